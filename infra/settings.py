@@ -1,0 +1,67 @@
+"""The one base of all settings: the same class is the configuration file, the command line and the Prefect form.
+
+Two kinds of field are told apart. *Identity* fields decide the bytes of an output and enter its fingerprint;
+*operational* fields (`operational(...)`: addresses, retries, worker counts) say how or where the work is done and do not.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import JsonDict
+
+
+def keep_declared_order(schema: JsonDict) -> None:
+    """Number the properties of a JSON schema, because Prefect's form sorts them alphabetically otherwise."""
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        for position, field in enumerate(properties.values()):
+            if isinstance(field, dict):
+                field["position"] = position
+
+
+class Settings(BaseModel):
+    """Frozen, strict about names, and self-documenting: the docstring under a field is its help text."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        json_schema_extra=keep_declared_order,
+        protected_namespaces=(),
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide output bytes, as JSON values: what a fingerprint is made of."""
+        values: dict[str, Any] = {}
+        dumped = self.model_dump(mode="json")
+        for name, field in type(self).model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("operational"):
+                continue
+            value = getattr(self, name)
+            values[name] = value.identity() if isinstance(value, Settings) else dumped[name]
+        return values
+
+
+def operational(default: Any, **rules: Any) -> Any:
+    """Declare a field that never enters a fingerprint: it changes how the work is done, not its result."""
+    return Field(default, json_schema_extra={"operational": True}, **rules)
+
+
+class Environment(Settings):
+    """Where the work is done. Nothing here changes any output, so nothing here enters a fingerprint."""
+
+    root: str = operational("gristmill-data")
+    """Folder or fsspec URL under which stages, datasets and runs are kept."""
+    workers: int | None = operational(None, ge=1, le=4096)
+    """Dask worker processes on this machine; unset means one for each core."""
+    scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://")
+    """Address of a running Dask scheduler, such as tcp://10.0.0.5:8786; unset starts a cluster on this machine."""
+    worker_memory: str = operational("auto")
+    """Memory limit of each local Dask worker, such as 4GiB; auto shares this machine's memory among them."""
+    shard_retries: int = operational(2, ge=0, le=20)
+    """How often a shard is tried again after its worker died or its function failed."""
+    mlflow_tracking_uri: str | None = operational(None)
+    """Address of an MLflow server; unset records into SQLite under the root."""
+    mlflow_experiment: str = operational("gristmill", min_length=1)
+    """MLflow experiment that training and evaluation runs belong to."""
