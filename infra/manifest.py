@@ -51,7 +51,7 @@ class Manifest(Settings):
             return cls.model_validate_json(store.read_bytes(path))
         except ValidationError as error:
             raise DamagedData(
-                f"{store.full_path(path)} is not a {cls.__name__} ({error.error_count()} errors: {error.errors()[0]['msg']})",
+                f"{store.full_path(path)} is not a {cls.__name__} ({error.errors()[0]['msg']})",
                 "manifests are written whole by the version that reads them",
                 "Remove the file and run again to make it anew",
             ) from error

@@ -1,13 +1,14 @@
 """The one base of all settings: the same class is the configuration file, the command line and the Prefect form.
 
 Two kinds of field are told apart. *Identity* fields decide the bytes of an output and enter its fingerprint;
-*operational* fields (`operational(...)`: addresses, retries, worker counts) say how or where the work is done and do not.
+*operational* fields (`operational(...)`: addresses, retries, worker counts) say how or where the work is done and
+stay out of it.
 """
 
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import JsonDict
+from pydantic.config import JsonDict
 
 
 def keep_declared_order(schema: JsonDict) -> None:

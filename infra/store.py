@@ -36,9 +36,11 @@ class HashingFile(io.RawIOBase):
         self.size = 0
 
     def writable(self) -> bool:
+        """Say yes: this is a file to write to."""
         return True
 
     def write(self, data: Any, /) -> int:
+        """Pass bytes on and count them."""
         view = memoryview(data)
         self._raw.write(view)
         self._sha256.update(view)
@@ -46,6 +48,7 @@ class HashingFile(io.RawIOBase):
         return view.nbytes
 
     def tell(self) -> int:
+        """Bytes written so far."""
         return self.size
 
     @property
@@ -139,7 +142,7 @@ class Store:
                 yield HashingFile(raw)
                 raw.flush()
                 os.fsync(raw.fileno())
-            os.replace(temporary, target)
+            temporary.replace(target)
             _sync_folder(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
