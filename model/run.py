@@ -1,0 +1,264 @@
+"""A run's folder, and the small files in it. Nothing here imports torch.
+
+    runs/NAME/VERSION-FINGERPRINT/
+        run.json                     what is trained, on what; the folder's name holds its fingerprint
+        launch.json                  where the latest launch is tracked; changes from launch to launch
+        metrics.jsonl                one line for each step
+        checkpoints/step-00000100/   see model.checkpoint
+        training.json                written last: training is complete
+        evaluations/step-00000100.json
+
+A run's *fingerprint* is made of the settings that are not operational and of the dataset's fingerprint; the layout is
+recorded but stays out of it, so that a run may go on under another layout.
+"""
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from infra.errors import BadInput, DamagedData
+from infra.manifest import DatasetManifest, Manifest, fingerprint, load_dataset
+from infra.settings import Settings
+from infra.store import Store
+from infra.tracking import TrackedRun
+from model.config import EvaluationSettings, TrainingSettings, validate_layout
+
+logger = logging.getLogger(__name__)
+
+RUN_VERSION = 1
+"""Raised when the same settings would train to other weights."""
+
+
+class Layout(Settings):
+    """Factors of a number of processes."""
+
+    tensor: int
+    pipeline: int
+    data: int
+
+
+class RunRecord(Manifest):
+    """What is trained on what."""
+
+    name: str
+    dataset: str
+    dataset_version: str
+    dataset_fingerprint: str
+    dataset_manifest: str
+    """Path of the dataset's manifest, relative to the root."""
+    vocabulary_size: int
+    training: TrainingSettings
+    fingerprint: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of the run, relative to the root."""
+        return f"runs/{self.name}/{self.dataset_version}-{self.fingerprint}"
+
+
+class LaunchRecord(Manifest):
+    """Where the latest launch of a run is tracked."""
+
+    tracked: TrackedRun | None = None
+    """Its MLflow run; none means that MLflow is not used."""
+    flow_run_id: str | None = None
+    """The Prefect flow run that launched it."""
+
+
+class LossRange(Settings):
+    """Loss in nats for each token."""
+
+    first: float
+    last: float
+
+
+class TrainingSummary(Manifest):
+    """A finished training."""
+
+    fingerprint: str
+    parameters: int
+    """Weights, each counted once."""
+    layout: Layout
+    """Layout of the process that finished it."""
+    steps: int
+    tokens: int
+    loss: LossRange
+    seconds: float
+    """Wall time of the training loop, summed over launches."""
+    tokens_per_second: float
+
+
+class Sample(Settings):
+    """A prompt and what the model added to it."""
+
+    prompt: str
+    text: str
+
+
+class BitsPerByte(Settings):
+    """Negative log2-likelihood of the text divided by its UTF-8 bytes, on the same tokens for all three."""
+
+    trained: float
+    untrained: float
+    """The model as initialised."""
+    unigram: float
+    """Token frequencies of the training split, with one added to each count."""
+
+
+class EvaluationRecord(Manifest):
+    """What was measured at one step."""
+
+    fingerprint: str
+    """Of the run."""
+    step: int
+    layout: Layout
+    settings: EvaluationSettings
+    documents: int
+    tokens: int
+    """Predicted held-out tokens, ends of documents included."""
+    text_bytes: int
+    """UTF-8 bytes of the same documents."""
+    loss: float
+    """Nats for each token, of the trained model."""
+    perplexity: float
+    bits_per_byte: BitsPerByte
+    samples: tuple[Sample, ...]
+    seconds: float
+
+
+def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+    """Check the settings, create the run's folder and write its run.json; running it again changes nothing.
+
+    Raises BadInput for a name, root or layout that cannot work, and DamagedData where the folder holds another run.
+    """
+    if not store.is_local:
+        raise BadInput(
+            f"root {store.root}",
+            "training maps its data into memory and writes checkpoints, which needs a folder of this machine",
+            "Give a local --root, or mount a file system that all machines share",
+        )
+    _check_name(name)
+    validate_layout(training, dataset.tokenizer.vocabulary_size)
+    record = RunRecord(
+        name=name,
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        dataset_fingerprint=dataset.fingerprint,
+        dataset_manifest=f"{dataset.folder}/manifest.json",
+        vocabulary_size=dataset.tokenizer.vocabulary_size,
+        training=training,
+        fingerprint=run_fingerprint(training, dataset.fingerprint),
+    )
+    path = f"{record.folder}/run.json"
+    if store.exists(path):
+        _require_same_run(store, path, RunRecord.load(store, path), record)
+    record.save(store, path)
+    return record
+
+
+def run_fingerprint(training: TrainingSettings, dataset_fingerprint: str) -> str:
+    """Name of the weights that a run will end with."""
+    return fingerprint(version=RUN_VERSION, training=training.identity(), dataset=dataset_fingerprint)
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or not all(part.isalnum() or part in "-_." for part in name):
+        raise BadInput(
+            f"run name {name!r}",
+            "a run's name is a folder's name: letters, digits, '-', '_' and '.'",
+            "Choose another name",
+        )
+
+
+def _require_same_run(store: Store, path: str, found: RunRecord, wanted: RunRecord) -> None:
+    different = differing_fields(
+        {**found.model_dump(mode="json"), "training": found.training.identity()},
+        {**wanted.model_dump(mode="json"), "training": wanted.training.identity()},
+    )
+    if different:
+        raise DamagedData(
+            f"{store.full_path(path)} differs in {different}",
+            "the folder's name holds the fingerprint of its settings and dataset, so these must agree",
+            "Restore the file, or remove the run's folder to train anew",
+        )
+
+
+def differing_fields(found: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> str:
+    """Name each leaf that differs, with both values, for an error message; empty where none does."""
+    differences: list[str] = []
+    for key in sorted(found.keys() | wanted.keys()):
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            nested = differing_fields(one, other, f"{prefix}{key}.")
+            differences += [nested] if nested else []
+        elif one != other:
+            differences.append(f"{prefix}{key} ({one} instead of {other})")
+    return ", ".join(differences)
+
+
+def open_run_folder(run_dir: Path) -> tuple[Store, RunRecord, DatasetManifest]:
+    """The root, the run and its dataset from a run's folder alone; BadInput or DamagedData if it is not a run's."""
+    store = Store(str(run_dir.absolute().parents[2]))
+    folder = run_dir.absolute().relative_to(store.local_path("")).as_posix()
+    try:
+        record = RunRecord.load(store, f"{folder}/run.json")
+    except FileNotFoundError:
+        raise BadInput(
+            f"{run_dir} holds no run.json", "a run is prepared before it is trained", "Start it with `gristmill train`"
+        ) from None
+    dataset = load_dataset(store, record.dataset, record.dataset_version)
+    expected = run_fingerprint(record.training, dataset.fingerprint)
+    if (record.folder, record.fingerprint) != (folder, expected):
+        raise DamagedData(
+            f"{run_dir}/run.json describes {record.folder}, and its settings and dataset make fingerprint {expected}",
+            "a run's settings and its dataset stay as they were when it was prepared",
+            "Restore run.json and the dataset, or start a new run",
+        )
+    return store, record, dataset
+
+
+def load_launch(store: Store, record: RunRecord) -> LaunchRecord:
+    """Where the latest launch is tracked; an empty record where none was saved."""
+    path = f"{record.folder}/launch.json"
+    return LaunchRecord.load(store, path) if store.exists(path) else LaunchRecord()
+
+
+def finished_training(store: Store, record: RunRecord) -> TrainingSummary | None:
+    """The summary of a run that is complete."""
+    path = f"{record.folder}/training.json"
+    return TrainingSummary.load(store, path) if store.exists(path) else None
+
+
+def step_name(step: int) -> str:
+    """Name of a step in files and folders, in step order when sorted."""
+    return f"step-{step:08d}"
+
+
+def evaluation_path(record: RunRecord, step: int) -> str:
+    """Path of an EvaluationRecord, relative to the root."""
+    return f"{record.folder}/evaluations/{step_name(step)}.json"
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, float]]:
+    """Rows of metrics.jsonl in step order; a last line that a killed process left unfinished is ignored."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows: list[dict[str, float]] = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def truncate_metrics(run_dir: Path, step: int) -> list[dict[str, float]]:
+    """Drop the rows after a step, because they will be made again; returns what stays."""
+    kept = [row for row in read_metrics(run_dir) if row["step"] <= step]
+    temporary = run_dir / "metrics.jsonl.tmp"
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(temporary, run_dir / "metrics.jsonl")
+    return kept
