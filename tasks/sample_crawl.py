@@ -88,66 +88,27 @@ class Source(Settings):
         return f"{re.sub(r'[^a-z0-9]+', '-', self.name.lower())}.test"
 
 
-def _source(name: str, version: str, file: str, sha256: str) -> Source:
-    return Source(name=name, version=version, file=file, sha256=sha256)
+_PINNED = """
+SQLAlchemy 2.0.40 sqlalchemy-2.0.40.tar.gz d827099289c64589418ebbcaead0145cd19f4e3e8a93919a0100247af245fa00
+pyglet 1.1.4 pyglet-1.1.4.tar.gz 63a7936dffe4fc0475617a4d804a4b63ab13949cb30afd3c62ab98d8384f7ff3
+SQLObject 3.1.0 SQLObject-3.1.0.tar.gz 11cd1d683df7b0c7752a856fbe9e52b5869bc07d6c0349a23ca7a4a50e299ae5
+epydoc 3.0.1 epydoc-3.0.1.zip 9e83f1eba2f35b8dbd0b4b25e90e5057170960a256e4eabb53c1931552fd1ade
+Genshi 0.7 Genshi-0.7.zip 7ccc17486722f60058566edf060fc8c6af0ac1559624d9f2c003825d7a14e78d
+ipython 0.10.2 ipython-0.10.2.zip 6262dbc2753e6f6e95ca23bd321725161ea493ba994b242814c6a2dd59c6445f
+Twisted 13.2.0 Twisted-13.2.0.tar.bz2 095175638c019ac7c0604f4c291724a16ff1acd062e181b01293bf4dcbc62cf3
+trafilatura 1.0.0 trafilatura-1.0.0.tar.gz 10222e9475363091d38d4aa92349974a23363e8a98692b5f902d60bba3e53383
+htmldate 1.4.0 htmldate-1.4.0.tar.gz a382ca6bf0bda800089f96c469bb3d04b05bb8aea58cea37474229278c13e933
+lxml 5.3.0 lxml-5.3.0.tar.gz 4e109ca30d1edec1ac60cdbe341905dc3b8f55b16855e03a54aaf59e51ec8c6f
+Mako 1.3.8 mako-1.3.8.tar.gz 577b97e414580d3e088d47c2dbbe9594aa7a5146ed2875d4dfa9075af2dd3cc8
+docutils 0.21.2 docutils-0.21.2.tar.gz 3a6b18732edf182daa3cd12775bbb338cf5691468f91eeeb109deff6ebfa986f
+alembic 1.14.0 alembic-1.14.0.tar.gz b00892b53b3642d0b8dbedba234dbf1924b69be83a9a769d5a624b01094e304b
+Pygments 1.6 Pygments-1.6.tar.gz 799ed4caf77516e54440806d8d9cd82a7607dfdf4e4fb643815171a4b5c921c0
+dogpile.cache 1.3.3 dogpile.cache-1.3.3.tar.gz f84b8ed0b0fb297d151055447fa8dcaf7bae566d4dbdefecdcc1f37662ab588b
+"""
 
-
-SOURCES = (
-    _source(
-        "SQLAlchemy",
-        "2.0.40",
-        "sqlalchemy-2.0.40.tar.gz",
-        "d827099289c64589418ebbcaead0145cd19f4e3e8a93919a0100247af245fa00",
-    ),
-    _source(
-        "pyglet", "1.1.4", "pyglet-1.1.4.tar.gz", "63a7936dffe4fc0475617a4d804a4b63ab13949cb30afd3c62ab98d8384f7ff3"
-    ),
-    _source(
-        "SQLObject",
-        "3.1.0",
-        "SQLObject-3.1.0.tar.gz",
-        "11cd1d683df7b0c7752a856fbe9e52b5869bc07d6c0349a23ca7a4a50e299ae5",
-    ),
-    _source("epydoc", "3.0.1", "epydoc-3.0.1.zip", "9e83f1eba2f35b8dbd0b4b25e90e5057170960a256e4eabb53c1931552fd1ade"),
-    _source("Genshi", "0.7", "Genshi-0.7.zip", "7ccc17486722f60058566edf060fc8c6af0ac1559624d9f2c003825d7a14e78d"),
-    _source(
-        "ipython", "0.10.2", "ipython-0.10.2.zip", "6262dbc2753e6f6e95ca23bd321725161ea493ba994b242814c6a2dd59c6445f"
-    ),
-    _source(
-        "Twisted",
-        "13.2.0",
-        "Twisted-13.2.0.tar.bz2",
-        "095175638c019ac7c0604f4c291724a16ff1acd062e181b01293bf4dcbc62cf3",
-    ),
-    _source(
-        "trafilatura",
-        "1.0.0",
-        "trafilatura-1.0.0.tar.gz",
-        "10222e9475363091d38d4aa92349974a23363e8a98692b5f902d60bba3e53383",
-    ),
-    _source(
-        "htmldate", "1.4.0", "htmldate-1.4.0.tar.gz", "a382ca6bf0bda800089f96c469bb3d04b05bb8aea58cea37474229278c13e933"
-    ),
-    _source("lxml", "5.3.0", "lxml-5.3.0.tar.gz", "4e109ca30d1edec1ac60cdbe341905dc3b8f55b16855e03a54aaf59e51ec8c6f"),
-    _source("Mako", "1.3.8", "mako-1.3.8.tar.gz", "577b97e414580d3e088d47c2dbbe9594aa7a5146ed2875d4dfa9075af2dd3cc8"),
-    _source(
-        "docutils",
-        "0.21.2",
-        "docutils-0.21.2.tar.gz",
-        "3a6b18732edf182daa3cd12775bbb338cf5691468f91eeeb109deff6ebfa986f",
-    ),
-    _source(
-        "alembic", "1.14.0", "alembic-1.14.0.tar.gz", "b00892b53b3642d0b8dbedba234dbf1924b69be83a9a769d5a624b01094e304b"
-    ),
-    _source(
-        "Pygments", "1.6", "Pygments-1.6.tar.gz", "799ed4caf77516e54440806d8d9cd82a7607dfdf4e4fb643815171a4b5c921c0"
-    ),
-    _source(
-        "dogpile.cache",
-        "1.3.3",
-        "dogpile.cache-1.3.3.tar.gz",
-        "f84b8ed0b0fb297d151055447fa8dcaf7bae566d4dbdefecdcc1f37662ab588b",
-    ),
+SOURCES = tuple(
+    Source(name=name, version=version, file=file, sha256=sha256)
+    for name, version, file, sha256 in map(str.split, _PINNED.strip().splitlines())
 )
 """Documentation in English, save trafilatura and htmldate: web pages of many sites, German and English before all."""
 
