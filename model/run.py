@@ -14,7 +14,6 @@ recorded but stays out of it, so that a run may go on under another layout.
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
@@ -260,5 +259,5 @@ def truncate_metrics(run_dir: Path, step: int) -> list[dict[str, float]]:
     kept = [row for row in read_metrics(run_dir) if row["step"] <= step]
     temporary = run_dir / "metrics.jsonl.tmp"
     temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(temporary, run_dir / "metrics.jsonl")
+    temporary.replace(run_dir / "metrics.jsonl")
     return kept
