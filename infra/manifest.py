@@ -79,8 +79,8 @@ class ShardRecord(Manifest):
     """Documents that go on."""
     dropped: FileRecord
     """Documents that stop here, each with its reason."""
-    quarantined: FileRecord | None = None
-    """Records that could not be read; fetch alone has them."""
+    others: dict[str, FileRecord] = Field(default_factory=dict)
+    """Further outputs by name: records that could not be read, documents held out."""
     reasons: dict[str, int] = Field(default_factory=dict)
     """Dropped documents by reason code."""
     counters: dict[str, int] = Field(default_factory=dict)
@@ -115,8 +115,17 @@ class StageManifest(Manifest):
 
     @property
     def kept(self) -> int:
-        """Documents that went on."""
-        return sum(shard.kept.rows for shard in self.shards)
+        """Documents that went on, held-out ones included."""
+        return sum(shard.kept.rows for shard in self.shards) + self.rows_of("heldout")
+
+    @property
+    def kept_paths(self) -> list[str]:
+        """The kept files, relative to the root: what the next stage reads."""
+        return [f"{self.folder}/{shard.kept.path}" for shard in self.shards]
+
+    def rows_of(self, output: str) -> int:
+        """Rows of one of the further outputs."""
+        return sum(shard.others[output].rows for shard in self.shards if output in shard.others)
 
     def total(self, field: Literal["reasons", "counters"]) -> dict[str, int]:
         """Counts summed over shards, largest first."""

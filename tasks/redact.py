@@ -1,0 +1,171 @@
+"""Redact: personal data becomes a fixed tag, and what looks like it but fails its checksum stays.
+
+E-mail addresses, public IP addresses, telephone numbers (libphonenumber's own validity rules), payment cards
+(ISO/IEC 7812 with Luhn's check digit) and IBANs (ISO 13616 with its mod-97 check). Tags are the same for every
+match, so a document's bytes never depend on what its worker saw before. Each finder looks for a cheap sign first,
+because most documents hold nothing to find.
+"""
+
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Literal
+
+import phonenumbers
+import pyarrow as pa
+
+from infra.schema import DOCUMENTS
+from infra.settings import Settings
+from tasks.stage import Split, Stage, texts
+
+REDACT = Stage("redact", 1, libraries=("pyarrow", "phonenumbers"), private=False)
+Kind = Literal["email", "ip", "iban", "card", "phone"]
+
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_+-])?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+)
+_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
+_CARD = re.compile(r"(?<![\d.,])\d(?:[ -]?\d){12,18}(?![\d]|[.,]\d)")
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Z0-9])")
+_LONG_NUMBER = re.compile(r"\d(?:[\s().+/-]{0,3}\d){6}")
+_IBAN_LENGTHS = {
+    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
+    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
+    "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22,
+    "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20,
+    "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15,
+    "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19,
+    "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
+}  # fmt: skip
+"""IBAN length by country (SWIFT IBAN registry)."""
+
+
+class RedactSettings(Settings):
+    """Which kinds of personal data are replaced."""
+
+    kinds: tuple[Kind, ...] = ("email", "ip", "iban", "card", "phone")
+    """Kinds to replace, each by its tag such as <EMAIL>."""
+    phone_regions: tuple[str, ...] = ("US",)
+    """Regions whose numbers are found without a country code; numbers that start with + are always found."""
+
+
+def redact(table: pa.Table, settings: RedactSettings) -> Split:
+    """Replace personal data in each text; drops nothing. Counters: redacted_<kind> and redacted_documents."""
+    counts: Counter[str] = Counter()
+    clean_texts: list[str] = []
+    for text in texts(table):
+        clean, found = redact_text(text, settings)
+        clean_texts.append(clean)
+        counts.update({f"redacted_{kind}": number for kind, number in found.items()})
+        counts["redacted_documents"] += bool(found)
+        counts["text_bytes"] += len(clean.encode())
+    column = pa.array(clean_texts, pa.large_string())
+    return Split(table.set_column(table.column_names.index("text"), DOCUMENTS.field("text"), column), counters=counts)
+
+
+def redact_text(text: str, settings: RedactSettings) -> tuple[str, dict[str, int]]:
+    """A text with tags in place of personal data, and how many of each kind were replaced."""
+    found: dict[str, int] = {}
+    for kind in settings.kinds:
+        spans = FINDERS[kind](text, settings)
+        if spans:
+            found[kind] = len(spans)
+            text = replace(text, spans, f"<{kind.upper()}>")
+    return text, found
+
+
+def replace(text: str, spans: list[tuple[int, int]], tag: str) -> str:
+    """Put a tag in place of each span; spans are in order and do not overlap."""
+    parts, end = [], 0
+    for start, stop in spans:
+        parts += [text[end:start], tag]
+        end = stop
+    return "".join([*parts, text[end:]])
+
+
+def find_emails(text: str, _: RedactSettings) -> list[tuple[int, int]]:
+    """Spans of e-mail addresses."""
+    return [match.span() for match in _EMAIL.finditer(text)] if "@" in text else []
+
+
+def find_ips(text: str, _: RedactSettings) -> list[tuple[int, int]]:
+    """Spans of IPv4 and IPv6 addresses that are public: private, loopback and documentation ranges name nobody."""
+    spans = [match.span() for match in _IPV4.finditer(text) if _is_public(match.group())]
+    if "::" in text or text.count(":") >= 7:
+        spans += [match.span() for match in _IPV6.finditer(text) if _is_public(match.group())]
+    return sorted(spans)
+
+
+def find_ibans(text: str, _: RedactSettings) -> list[tuple[int, int]]:
+    """Spans of IBANs with the length of their country and a right checksum."""
+    candidates = ((match.start(), valid_iban(match.group())) for match in _IBAN.finditer(text))
+    return [(start, start + length) for start, length in candidates if length]
+
+
+def valid_iban(candidate: str) -> int | None:
+    """How many characters of a candidate, spaces counted, are a valid IBAN (ISO 13616); None if they are not."""
+    wanted = _IBAN_LENGTHS.get(candidate[:2])
+    if wanted is None:
+        return None
+    compact, length = "", 0
+    for length, character in enumerate(candidate, 1):  # noqa: B007 - the length where the IBAN is complete
+        compact += character.strip()
+        if len(compact) == wanted:
+            break
+    if len(compact) != wanted:
+        return None
+    digits = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
+    return length if int(digits) % 97 == 1 else None
+
+
+def find_cards(text: str, _: RedactSettings) -> list[tuple[int, int]]:
+    """Spans of payment card numbers: 13 to 19 digits with an issuer's prefix and a right check digit."""
+    return [match.span() for match in _CARD.finditer(text) if valid_card(match.group())]
+
+
+def valid_card(candidate: str) -> bool:
+    """Luhn's check (ISO/IEC 7812-1) on a number whose first digits are those of a card network."""
+    digits = [int(character) for character in candidate if character.isdigit()]
+    if digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) == 1:
+        return False
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def find_phones(text: str, settings: RedactSettings) -> list[tuple[int, int]]:
+    """Spans of telephone numbers that libphonenumber calls valid, in any of the regions."""
+    if not _LONG_NUMBER.search(text):
+        return []
+    spans: set[tuple[int, int]] = set()
+    regions: tuple[str | None, ...] = settings.phone_regions or (None,)
+    for region in regions:
+        matcher = phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.VALID, max_tries=1 << 16)
+        spans |= {(match.start, match.end) for match in matcher}
+    return _without_overlaps(sorted(spans))
+
+
+def _without_overlaps(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The first of any spans that overlap."""
+    chosen: list[tuple[int, int]] = []
+    for span in spans:
+        if not chosen or span[0] >= chosen[-1][1]:
+            chosen.append(span)
+    return chosen
+
+
+def _is_public(candidate: str) -> bool:
+    try:
+        return ipaddress.ip_address(candidate).is_global
+    except ValueError:
+        return False
+
+
+FINDERS: dict[str, Callable[[str, RedactSettings], list[tuple[int, int]]]] = {
+    "email": find_emails,
+    "ip": find_ips,
+    "iban": find_ibans,
+    "card": find_cards,
+    "phone": find_phones,
+}

@@ -1,0 +1,326 @@
+"""The one way a corpus stage runs: a pure shard function, mapped over shards by Dask, committed shard by shard.
+
+A *stage* turns the shards of its parent into shards of its own. A *shard function* yields `Split`s: Arrow tables of
+what is kept, what is dropped and why. This module does the rest: names the stage's folder by fingerprint, skips
+shards that are done, writes each shard's files whole, then its record, and the stage's manifest last. Killed at any
+moment and run again, it leaves the same bytes, because a shard's bytes depend on its source and settings alone.
+
+    stages/<stage>/<fingerprint>/part-00000-of-00008.arrow            kept
+                                 dropped/part-00000-of-00008.arrow    dropped, with reasons
+                                 shards/part-00000-of-00008.json      the shard's record: it is done
+                                 manifest.json                        the stage is done
+"""
+
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, cast
+
+import pyarrow as pa
+import pyarrow.ipc as ipc
+
+from infra.cluster import Cluster
+from infra.manifest import (
+    FileRecord,
+    ShardRecord,
+    StageManifest,
+    Telemetry,
+    fingerprint,
+    library_versions,
+    stage_folder,
+)
+from infra.schema import DOCUMENTS, DROPPED
+from infra.settings import Settings
+from infra.store import HashingFile, Store
+
+logger = logging.getLogger(__name__)
+PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """What became of one batch of documents."""
+
+    kept: pa.Table
+    dropped: pa.Table = field(default_factory=DROPPED.empty_table)
+    others: Mapping[str, pa.Table] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+    incomplete: bool = False
+
+
+ShardFunction = Callable[[Store, str, Any], Iterator[Split]]
+"""(store, source, settings) -> splits; the source is a WARC path for fetch, a kept file of the parent otherwise."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is, apart from its settings. Raise `version` whenever the same input would give other bytes."""
+
+    name: str
+    version: int
+    schema: pa.Schema | Callable[[Any], pa.Schema] = DOCUMENTS
+    """Schema of the kept table, or a function of the settings where it depends on them."""
+    others: Mapping[str, pa.Schema] = field(default_factory=dict)
+    """Schemas of further outputs; `None` values take the kept schema."""
+    libraries: tuple[str, ...] = ("pyarrow",)
+    """Libraries whose versions can change the bytes."""
+    private: bool = True
+    """Whether the kept files may hold personal data; dropped files always may."""
+    compressed: bool = True
+
+
+@dataclass(frozen=True)
+class PerBatch:
+    """A shard function made of a table function: one Arrow batch in memory at a time."""
+
+    function: Callable[[pa.Table, Any], Split]
+
+    def __call__(self, store: Store, source: str, settings: Any) -> Iterator[Split]:
+        """Yield the split of each batch of a parent's shard."""
+        reader = store.open_table(source)
+        for index in range(reader.num_record_batches):
+            yield self.function(pa.Table.from_batches([reader.get_batch(index)]), settings)
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to make one shard."""
+
+    stage: Stage
+    function: ShardFunction
+    settings: Settings
+    schema: pa.Schema
+    folder: str
+    index: int
+    count: int
+    source: str
+
+    @property
+    def name(self) -> str:
+        """File name of the shard, without its ending."""
+        return f"part-{self.index:05d}-of-{self.count:05d}"
+
+    @property
+    def record_path(self) -> str:
+        """Where the record of the finished shard stands."""
+        return f"{self.folder}/shards/{self.name}.json"
+
+    def __str__(self) -> str:
+        return f"shard {self.index} ({self.source})"
+
+
+@dataclass(frozen=True)
+class StageRunner:
+    """Where stages run: a store for their files and a cluster for their shards."""
+
+    store: Store
+    cluster: Cluster
+
+    def run(
+        self,
+        stage: Stage,
+        function: ShardFunction,
+        sources: Sequence[str],
+        settings: Settings,
+        parents: Mapping[str, str],
+    ) -> StageManifest:
+        """Make a stage, or find it made. Parents are digests by name; sources are one for each shard."""
+        identity = {
+            "stage": stage.name,
+            "version": stage.version,
+            "settings": settings.identity(),
+            "libraries": library_versions(stage.libraries),
+            "parents": dict(parents),
+        }
+        folder = stage_folder(stage.name, fingerprint(**identity))
+        manifest_path = f"{folder}/manifest.json"
+        if self.store.exists(manifest_path):
+            manifest = StageManifest.load(self.store, manifest_path)
+            if not any(shard.incomplete for shard in manifest.shards):
+                logger.info("%s: already done, %s documents kept", stage.name, f"{manifest.kept:,}")
+                return manifest
+        schema = stage.schema(settings) if callable(stage.schema) else stage.schema
+        tasks = [
+            ShardTask(stage, function, settings, schema, folder, index, len(sources), source)
+            for index, source in enumerate(sources)
+        ]
+        records, telemetry = self._run_shards(stage, tasks)
+        manifest = StageManifest(
+            **identity,
+            fingerprint=fingerprint(**identity),
+            shards=tuple(records),
+            digest=fingerprint(shards=[shard_content(record) for record in records]),
+        )
+        telemetry.save(self.store, f"{folder}/telemetry.json")
+        manifest.save(self.store, manifest_path)
+        _log_summary(manifest, telemetry)
+        return manifest
+
+    def _run_shards(self, stage: Stage, tasks: Sequence[ShardTask]) -> tuple[list[ShardRecord], Telemetry]:
+        started = time.monotonic()
+        self._prepare_folder(stage, tasks[0].folder if tasks else "")
+        done = {task.index: record for task in tasks if (record := finished_shard(self.store, task)) is not None}
+        reused, peak, documents, reported = len(done), 0, 0, started
+        waiting = [task for task in tasks if task.index not in done]
+        for record, resident in self.cluster.map(partial(make_shard, self.store), waiting, stage.name):
+            done[record.index] = record
+            peak, documents = max(peak, resident), documents + record.rows_in
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
+                rate = documents / (reported - started)
+                logger.info("%s: %d/%d shards, %.0f documents/s", stage.name, len(done), len(tasks), rate)
+        telemetry = Telemetry(
+            seconds=round(time.monotonic() - started, 3),
+            shards_reused=reused,
+            workers=self.cluster.workers,
+            peak_worker_bytes=peak,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return [done[task.index] for task in tasks], telemetry
+
+    def _prepare_folder(self, stage: Stage, folder: str) -> None:
+        self.store.make_folder(folder, private=stage.private)
+        self.store.make_folder(f"{folder}/dropped", private=True)
+        self.store.make_folder(f"{folder}/shards")
+        for part in ("", "/dropped", "/shards", *(f"/{name}" for name in stage.others)):
+            self.store.remove_temporary(f"{folder}{part}")
+
+
+def finished_shard(store: Store, task: ShardTask) -> ShardRecord | None:
+    """The record of a shard that an earlier run finished, if its files are still what it says."""
+    if not store.exists(task.record_path):
+        return None
+    record = ShardRecord.load(store, task.record_path)
+    files = [record.kept, record.dropped, *record.others.values()]
+    whole = all(store.exists(path := f"{task.folder}/{each.path}") and store.size(path) == each.bytes for each in files)
+    return record if whole and not record.incomplete else None
+
+
+def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int]:
+    """Run a shard function and commit its outputs, then its record. Returns the record and peak resident bytes."""
+    reasons: Counter[str] = Counter()
+    counters: Counter[str] = Counter()
+    incomplete = False
+    with ShardFiles(store, task) as files:
+        for split in task.function(store, task.source, task.settings):
+            files.write(split)
+            reasons.update(cast("list[str]", split.dropped["reason"].to_pylist()))
+            counters.update(split.counters)
+            incomplete = incomplete or split.incomplete
+    kept, dropped, others = files.records()
+    record = ShardRecord(
+        index=task.index,
+        source=task.source,
+        rows_in=kept.rows + dropped.rows + sum(each.rows for each in others.values()),
+        kept=kept,
+        dropped=dropped,
+        others=others,
+        reasons=dict(sorted(reasons.items())),
+        counters=dict(sorted(counters.items())),
+        incomplete=incomplete,
+    )
+    record.save(store, task.record_path)
+    return record, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class ShardFiles:
+    """The open output files of one shard; they appear under their names when the block ends well."""
+
+    def __init__(self, store: Store, task: ShardTask) -> None:
+        self._store, self._task = store, task
+        self._stack = ExitStack()
+        self._files: dict[str, tuple[str, HashingFile]] = {}
+        self._writers: dict[str, Any] = {}
+        self._rows: dict[str, int] = {}
+
+    def __enter__(self) -> "ShardFiles":
+        stage = self._task.stage
+        self._open("kept", "", self._task.schema, stage.private, stage.compressed)
+        self._open("dropped", "dropped/", DROPPED, private=True, compressed=True)
+        for name, schema in stage.others.items():
+            self._open(name, f"{name}/", schema or self._task.schema, stage.private, stage.compressed)
+        return self
+
+    def _open(self, name: str, subfolder: str, schema: pa.Schema, private: bool, compressed: bool) -> None:
+        path = f"{subfolder}{self._task.name}.arrow"
+        out = self._stack.enter_context(self._store.create(f"{self._task.folder}/{path}", private))
+        options = ipc.IpcWriteOptions(compression="zstd" if compressed else None)
+        writer = self._stack.enter_context(ipc.new_file(cast("Any", out), schema, options=options))
+        self._files[name], self._writers[name], self._rows[name] = (path, out), writer, 0
+
+    def write(self, split: Split) -> None:
+        """Append the tables of one split."""
+        for name, table in {"kept": split.kept, "dropped": split.dropped, **split.others}.items():
+            if table.num_rows:
+                self._writers[name].write_table(table.combine_chunks())
+                self._rows[name] += table.num_rows
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._stack.__exit__(*error)
+
+    def records(self) -> tuple[FileRecord, FileRecord, dict[str, FileRecord]]:
+        """What was written: kept, dropped, others."""
+        every = {
+            name: FileRecord(path=path, rows=self._rows[name], bytes=out.size, sha256=out.sha256)
+            for name, (path, out) in self._files.items()
+        }
+        return every.pop("kept"), every.pop("dropped"), every
+
+
+def texts(table: pa.Table) -> list[str]:
+    """The text column as Python strings; stages after extract hold no nulls in it."""
+    return cast("list[str]", table["text"].to_pylist())
+
+
+def drop(table: pa.Table, stage: str, reasons: Any, values: Any = None, details: Any = None) -> pa.Table:
+    """Rows of DROPPED from documents and, for each, a reason code and the value and detail that decided."""
+    rows = table.num_rows
+    columns = {name: table[name] for name in DOCUMENTS.names if name in table.column_names}
+    columns |= {
+        "stage": pa.array([stage] * rows, pa.string()),
+        "reason": pa.array(reasons, pa.string()),
+        "value": pa.array([None] * rows if values is None else values, pa.float64()),
+        "detail": pa.array([None] * rows if details is None else details, pa.large_string()),
+    }
+    arrays = [columns[each.name] if each.name in columns else pa.nulls(rows, each.type) for each in DROPPED]
+    return pa.table(arrays, schema=DROPPED)
+
+
+def split_by_reason(
+    table: pa.Table, stage: str, reasons: Sequence[str | None], values: Sequence[float | None], details: Any = None
+) -> tuple[pa.Table, pa.Table]:
+    """Kept and dropped rows of a table, given for each row a reason to drop it or None."""
+    passed = pa.array([reason is None for reason in reasons], pa.bool_())
+    chosen = [index for index, reason in enumerate(reasons) if reason is not None]
+    dropped = drop(
+        table.take(pa.array(chosen, pa.int64())),
+        stage,
+        [reasons[index] for index in chosen],
+        [values[index] for index in chosen],
+        None if details is None else [details[index] for index in chosen],
+    )
+    return table.filter(passed), dropped
+
+
+def shard_content(record: ShardRecord) -> list[Any]:
+    """What a shard hands on, whatever made it: the material of the stage's digest."""
+    handed_on = {"kept": record.kept, **record.others}
+    return [record.source, {name: each.sha256 for name, each in handed_on.items() if name != "quarantined"}]
+
+
+def _log_summary(manifest: StageManifest, telemetry: Telemetry) -> None:
+    logger.info(
+        "%s: %s in, %s kept, %s dropped, %.1f s, %.0f documents/s",
+        manifest.stage,
+        f"{manifest.rows_in:,}",
+        f"{manifest.kept:,}",
+        f"{sum(manifest.total('reasons').values()):,}",
+        telemetry.seconds,
+        manifest.rows_in / max(telemetry.seconds, 1e-3),
+    )
