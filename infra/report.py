@@ -312,7 +312,7 @@ def _chart(title: str, unit: str, points: list[tuple[int, float]], size: tuple[i
     bins = _bins(points)
     lows, highs = [b[1] for b in bins], [b[3] for b in bins]
     start, end = points[0][0], points[-1][0]
-    x_ticks = _ticks(start, end, 6, whole=True)
+    x_ticks = _ticks(start, end, size[0] // 110, whole=True)
     y_ticks = _ticks(min(*lows, *highs), max(*lows, *highs), 4)
     low, high = min(y_ticks[0], *lows), max(y_ticks[-1], *highs)
     width, height = size
