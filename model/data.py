@@ -30,7 +30,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def verify_shards(store: Store, dataset: DatasetManifest, shards: Sequence[TokenShard], *, content: bool) -> None:
-    """Compare each shard's size, tokenizer and, with `content`, SHA-256 with the manifest; DamagedData if any differ."""
+    """Compare size, tokenizer and, with `content`, SHA-256 of each shard with the manifest; DamagedData on any doubt."""
     for shard in shards:
         if not store.exists(shard.path):
             raise _damaged(store, shard, "is missing")
@@ -142,7 +142,7 @@ class TrainingOrder:
 
     def _shuffle(self, epoch: int) -> None:
         # The legacy generator, because NumPy promises that its numbers never change.
-        random = np.random.RandomState([self._seed, epoch])  # noqa: NPY002
+        random = np.random.RandomState([self._seed, epoch])
         self._stream = Stream(self._documents, random.permutation(len(self._documents)).astype(np.int64))
         self._samples = random.permutation(self.samples_per_epoch)
         self._epoch = epoch

@@ -24,7 +24,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build_model(training: TrainingSettings, parallel: ParallelSettings, place: Place, vocabulary_size: int) -> Any:
-    """This rank's part of the model, on its device, with its initial weights.
+    """Build this rank's part of the model, on its device, with its initial weights.
 
     The weights depend on `training.seed` alone: every layout starts as the same model. Called with tokens and position
     ids [batch, positions], it returns logits [batch, positions, padded vocabulary / tensor], or with labels the loss of
@@ -86,7 +86,7 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
     )
 
 
-def _block(config: Any) -> TransformerBlockSubmodules:
+def _block(config: Any) -> Any:
     """Megatron-Core's own layers with our attention and norms in them."""
     layer: Any = get_gpt_layer_local_spec(qk_layernorm=config.qk_layernorm, normalization="RMSNorm")
     parts: Any = layer.submodules
@@ -95,8 +95,7 @@ def _block(config: Any) -> TransformerBlockSubmodules:
     attention.core_attention = CausalAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
-    final_norm: Any = ResidualNorm
-    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=final_norm)
+    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=ResidualNorm)
 
 
 def _initialise(model: Any, place: Place, settings: ModelSettings, seed: int) -> None:
@@ -104,7 +103,7 @@ def _initialise(model: Any, place: Place, settings: ModelSettings, seed: int) ->
 
     Names and global shapes in a checkpoint are the same in all layouts, so the weights are too. Norms stay at one.
     """
-    residual_std = settings.init_std / (2 * settings.num_layers) ** 0.5  # arXiv:1901.08146's idea, as in GPT-2
+    residual_std = settings.init_std / (2 * settings.num_layers) ** 0.5  # as in GPT-2
     for part in _sharded_tensors(model.sharded_state_dict(metadata={"dp_cp_group": place.data_group()})):
         stacked = part.prepend_axis_num  # leading axes of the global shape that count layers
         if part.data is None or part.data.ndim < 2:

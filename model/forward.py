@@ -1,0 +1,54 @@
+"""Micro-batches through the pipeline, forwards and perhaps backwards: what training and evaluation have in common."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from model.data import Batch, Integers, make_batch
+from model.parallel import Place
+
+
+def run_micro_batches(
+    model: Any, rows: Sequence[Sequence[Integers]], length: int, place: Place, *, backward: bool
+) -> tuple[float, int]:
+    """Run micro-batches of equal size (rows of at most length + 1 tokens) and return the loss.
+
+    The result, the sum in nats over predicted tokens and their number, is this replica's own: the caller adds it up
+    over all ranks, among which all but one of each replica return zero. With `backward`, gradients are left in the
+    model's buffers, divided by the number of tokens in the global batch.
+    """
+    reported = get_forward_backward_func()(
+        forward_step_func=_forward,
+        data_iterator=_batches(rows, length, place),
+        model=model,
+        num_microbatches=len(rows),
+        seq_length=length,
+        micro_batch_size=len(rows[0]),
+        forward_only=not backward,
+    )
+    if not place.holds_loss:
+        return 0.0, 0
+    loss, tokens = torch.stack([each["sums"] for each in reported]).sum(0).tolist()
+    return loss, int(tokens)
+
+
+def _batches(rows: Sequence[Sequence[Integers]], length: int, place: Place) -> Iterator[Batch]:
+    for each in rows:
+        yield make_batch(each, length, place.device)
+
+
+def _forward(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
+    batch = next(batches)
+    # No attention mask: the attention is causal by itself.
+    output = model(batch.tokens, batch.positions, None, labels=batch.labels)
+    return output, partial(_loss, batch.mask)
+
+
+def _loss(mask: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Sum and number of the losses [sequences, positions] that count, as Megatron-Core's per-token loss wants them."""
+    total, tokens = (losses.float() * mask).sum(), mask.sum()
+    sums = torch.stack([total.detach().double(), tokens.double()])
+    return total, tokens.to(torch.int), {"sums": sums}
