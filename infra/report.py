@@ -266,7 +266,7 @@ def _median(values: Iterable[float]) -> float:
 
 # Line charts, as SVG that takes its colours from the page
 
-PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM, PLOT_RIGHT = 52, 14, 30, 14
+PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM, PLOT_RIGHT = 60, 14, 30, 14
 
 
 class Tick(NamedTuple):
