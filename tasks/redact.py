@@ -23,7 +23,8 @@ REDACT = Stage("redact", 1, libraries=("pyarrow", "phonenumbers"), private=False
 Kind = Literal["email", "ip", "iban", "card", "phone"]
 
 _EMAIL = re.compile(
-    r"(?<![\w.+-])[A-Za-z0-9](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_+-])?@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}(?![\w-])"
+    # Letters of any script (RFC 6531), and the @ as it stands in query strings.
+    r"(?<![\w.+-])\w(?:[\w.+-]{0,62}[\w+-])?(?:@|%40)(?:\w(?:[\w-]{0,61}\w)?\.)+[^\W\d_]{2,24}(?![\w-])"
 )
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
@@ -40,6 +41,22 @@ _IBAN_LENGTHS = {
     "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
 }  # fmt: skip
 """IBAN length by country (SWIFT IBAN registry)."""
+
+_CARDS = (
+    (4, 4, (13, 16, 19)),  # Visa
+    (51, 55, (16,)),  # Mastercard
+    (2221, 2720, (16,)),  # Mastercard
+    (34, 34, (15,)),  # American Express
+    (37, 37, (15,)),  # American Express
+    (300, 305, (14,)),  # Diners Club
+    (36, 36, (14,)),  # Diners Club
+    (38, 39, (14,)),  # Diners Club
+    (6011, 6011, (16, 19)),  # Discover
+    (644, 659, (16, 19)),  # Discover
+    (3528, 3589, (16, 19)),  # JCB
+    (62, 62, (16, 17, 18, 19)),  # UnionPay
+)
+"""Payment cards: lowest and highest prefix, lengths (ISO/IEC 7812 issuer ranges in use)."""
 
 
 class RedactSettings(Settings):
@@ -87,15 +104,17 @@ def replace(text: str, spans: list[tuple[int, int]], tag: str) -> str:
 
 def find_emails(text: str, _: RedactSettings) -> list[tuple[int, int]]:
     """Spans of e-mail addresses."""
-    return [match.span() for match in _EMAIL.finditer(text)] if "@" in text else []
+    return [match.span() for match in _EMAIL.finditer(text)] if "@" in text or "%40" in text else []
 
 
 def find_ips(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of IPv4 and IPv6 addresses that are public: private, loopback and documentation ranges name nobody."""
-    spans = [match.span() for match in _IPV4.finditer(text) if _is_public(match.group())]
-    if "::" in text or text.count(":") >= 7:
-        spans += [match.span() for match in _IPV6.finditer(text) if _is_public(match.group())]
-    return sorted(spans)
+    """Spans of IPv4 and IPv6 addresses that are public: private, loopback and documentation ranges name nobody.
+
+    Dotted quads of fewer than six digits are taken for the section and version numbers that they mostly are.
+    """
+    quads = [match for match in _IPV4.finditer(text) if sum(map(str.isdigit, match.group())) >= 6]
+    groups = [match for match in _IPV6.finditer(text) if len(match.group().replace(":", " ").split()) >= 3]
+    return sorted(match.span() for match in [*quads, *groups] if _is_public(match.group()))
 
 
 def find_ibans(text: str, _: RedactSettings) -> list[tuple[int, int]]:
@@ -126,22 +145,26 @@ def find_cards(text: str, _: RedactSettings) -> list[tuple[int, int]]:
 
 
 def valid_card(candidate: str) -> bool:
-    """Luhn's check (ISO/IEC 7812-1) on a number whose first digits are those of a card network."""
-    digits = [int(character) for character in candidate if character.isdigit()]
-    if digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) == 1:
+    """Whether digits have a card network's prefix and length and Luhn's check digit (ISO/IEC 7812-1)."""
+    digits = "".join(filter(str.isdigit, candidate))
+    if not any(len(digits) in lengths and low <= int(digits[: len(str(low))]) <= high for low, high, lengths in _CARDS):
         return False
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+    values = [int(digit) for digit in digits]
+    doubled = [sum(divmod(2 * value, 10)) for value in values[-2::-2]]
+    return (sum(values[-1::-2]) + sum(doubled)) % 10 == 0
 
 
 def find_phones(text: str, settings: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of telephone numbers that libphonenumber calls valid, in any of the regions."""
+    """Spans of telephone numbers: after a +, those of possible length; otherwise those written as a region does."""
     if not _LONG_NUMBER.search(text):
         return []
     spans: set[tuple[int, int]] = set()
-    regions: tuple[str | None, ...] = settings.phone_regions or (None,)
-    for region in regions:
-        matcher = phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.VALID, max_tries=1 << 16)
+    for region in settings.phone_regions:
+        matcher = phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.STRICT_GROUPING, 1 << 16)
+        # A bare run of digits is a number of some other kind far more often.
+        spans |= {(match.start, match.end) for match in matcher if not match.raw_string.isdigit()}
+    if "+" in text or "\uff0b" in text:
+        matcher = phonenumbers.PhoneNumberMatcher(text, None, phonenumbers.Leniency.POSSIBLE, 1 << 16)
         spans |= {(match.start, match.end) for match in matcher}
     return _without_overlaps(sorted(spans))
 
