@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed.checkpoint as torch_checkpoint
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import (
     MCoreSavePlanner,
@@ -26,6 +24,8 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _replace_state_dict_keys_with_sharded_keys,
     mcore_to_pyt_state_dict,
 )
+from torch.distributed.checkpoint.filesystem import FileSystemWriter
+from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from infra.errors import BadInput, DamagedData, DiskFull
 from infra.manifest import Manifest
@@ -44,7 +44,7 @@ class CheckpointRecord(Manifest):
 
     fingerprint: str
     """Of the run."""
-    identity: dict[str, Any]
+    inputs: dict[str, Any]
     """The run's settings and dataset, by which a checkpoint of another run is told."""
     step: int
     consumed_samples: int
@@ -57,7 +57,7 @@ class CheckpointRecord(Manifest):
     """Size of each file in bytes."""
 
 
-def identity(run: RunRecord) -> dict[str, Any]:
+def run_inputs(run: RunRecord) -> dict[str, Any]:
     """What has to agree between a checkpoint and the run that loads it."""
     return {"training": run.training.identity(), "dataset_fingerprint": run.dataset_fingerprint}
 
@@ -110,7 +110,7 @@ class Checkpoints:
         return self._store.local_path(f"{self._folder}/{name}")
 
     def save(self, model: Any, optimizer: Any, *, step: int, consumed_samples: int, seconds: float) -> None:
-        """Write a checkpoint, then remove those that are too many; every rank calls this. DiskFull for want of space."""
+        """Write a checkpoint and remove those that are too many; every rank calls this. DiskFull for want of space."""
         name = step_name(step)
         temporary = self._path(name + TEMPORARY_SUFFIX)
         try:
@@ -139,7 +139,7 @@ class Checkpoints:
     def _finish(self, temporary: Path, name: str, step: int, consumed_samples: int, seconds: float) -> None:
         record = CheckpointRecord(
             fingerprint=self._run.fingerprint,
-            identity=identity(self._run),
+            inputs=run_inputs(self._run),
             step=step,
             consumed_samples=consumed_samples,
             seconds=seconds,
@@ -171,12 +171,12 @@ class Checkpoints:
         if record.fingerprint != self._run.fingerprint:
             raise BadInput(
                 f"{path} belongs to run {record.fingerprint}, which differs in "
-                f"{differing_fields(record.identity, identity(self._run)) or 'its version'}",
+                f"{differing_fields(record.inputs, run_inputs(self._run)) or 'its version'}",
                 f"a checkpoint continues only its own run, here {self._run.fingerprint}",
                 "Move it out of this run's folder",
             )
         try:
-            state = dist_checkpointing.load(_state(model, optimizer, self._place, loading=True), str(path))
+            state: Any = dist_checkpointing.load(_state(model, optimizer, self._place, loading=True), str(path))
         except Exception as error:
             raise DamagedData(
                 f"{path} cannot be read ({_first_line(error)})",
@@ -198,9 +198,9 @@ class _InProcessSave(TorchDistSaveShardedStrategy):
     def save(self, sharded_state_dict: Any, checkpoint_dir: Any) -> None:
         """Write this rank's shards; an error on one rank is raised on all."""
         renamed, _, _ = _replace_state_dict_keys_with_sharded_keys(sharded_state_dict, self.keep_only_main_replica)
-        torch_checkpoint.save(
+        save_shards(
             mcore_to_pyt_state_dict(renamed, False),
-            storage_writer=torch_checkpoint.FileSystemWriter(checkpoint_dir, sync_files=True),
+            storage_writer=FileSystemWriter(checkpoint_dir, sync_files=True),
             planner=MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False),
         )
 

@@ -30,7 +30,7 @@ Integers = npt.NDArray[np.int64]
 
 
 def verify_shards(store: Store, dataset: DatasetManifest, shards: Sequence[TokenShard], *, content: bool) -> None:
-    """Compare size, tokenizer and, with `content`, SHA-256 of each shard with the manifest; DamagedData on any doubt."""
+    """Compare size, tokenizer and, with `content`, SHA-256 of each shard with the manifest, else DamagedData."""
     for shard in shards:
         if not store.exists(shard.path):
             raise _damaged(store, shard, "is missing")

@@ -95,7 +95,8 @@ def _block(config: Any) -> Any:
     attention.core_attention = CausalAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
-    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=ResidualNorm)
+    final_norm: Any = ResidualNorm
+    return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=final_norm)
 
 
 def _initialise(model: Any, place: Place, settings: ModelSettings, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training run tells about its steps: a line in metrics.jsonl, a metric in MLflow, now and then a line to read."""
+"""What training tells of its steps: lines in metrics.jsonl, metrics in MLflow, now and then a line to read."""
 
 import json
 import logging
