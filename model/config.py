@@ -155,6 +155,8 @@ class TrainingSettings(Settings):
 class EvaluationSettings(Settings):
     """What is measured on the held-out split, and which texts the model is asked to continue."""
 
+    step: int | None = Field(default=None, ge=1)
+    """Step of the checkpoint to evaluate; unset takes the newest."""
     parallel: ParallelSettings = operational(ParallelSettings())
     """Layout of the evaluation; it need not be that of the training."""
     micro_batch_size: int = operational(8, ge=1)
