@@ -164,6 +164,14 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def run_url(run: TrackedRun) -> str | None:
+    """The page of a run in the MLflow UI; None where no server shows it."""
+    if not run.tracking_uri.startswith("http"):
+        return None
+    experiment_id = _client(run.tracking_uri).get_run(run.run_id).info.experiment_id
+    return f"{run.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.run_id}"
+
+
 def log_metrics(run: TrackedRun, step: int, metrics: Mapping[str, float]) -> None:
     """Record numbers at one step; a warning if the server does not answer."""
     with _Tolerant("metrics"):

@@ -66,15 +66,20 @@ class DedupSettings(Settings):
     """Seed of the permutations, as datasketch uses it."""
 
 
-def dedup(runner: StageRunner, parent: StageManifest, settings: DedupSettings) -> StageManifest:
-    """Remove near-duplicates from all shards of a stage. Dropped rows name the survivor as their detail."""
+def dedup(
+    runner: StageRunner, parent: StageManifest, settings: DedupSettings
+) -> tuple[StageManifest, StageManifest, StageManifest]:
+    """Remove near-duplicates from all shards of a stage. Dropped rows name the survivor as their detail.
+
+    Returns the manifests of signatures, clusters and the documents that stay.
+    """
     parents = {parent.stage: parent.digest}
     signed = runner.run(SIGNATURES, PerBatch(signatures), parent.kept_paths, settings, parents)
     every = ClusterShards(tuple(signed.kept_paths))
     clusters = runner.run(CLUSTERS, every, ["all shards"], settings, {"signatures": signed.digest})
     removal = PerBatch(RemoveDuplicates(runner.store, clusters.kept_paths[0]))
     parents |= {"clusters": clusters.digest}
-    return runner.run(DEDUP, removal, parent.kept_paths, settings, parents)
+    return signed, clusters, runner.run(DEDUP, removal, parent.kept_paths, settings, parents)
 
 
 def signatures(table: pa.Table, settings: DedupSettings) -> Split:

@@ -122,6 +122,12 @@ class StageRunner:
     store: Store
     cluster: Cluster
 
+    def apply(
+        self, stage: Stage, function: Callable[[pa.Table, Any], Split], parent: StageManifest, settings: Settings
+    ) -> StageManifest:
+        """Run a stage that is a table function over the kept documents of another."""
+        return self.run(stage, PerBatch(function), parent.kept_paths, settings, {parent.stage: parent.digest})
+
     def run(
         self,
         stage: Stage,

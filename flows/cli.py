@@ -1,0 +1,221 @@
+"""The `gristmill` command. Exit code 0: done; 1: a run failed; 2: bad input.
+
+Flows are imported after Prefect's environment is set, because Prefect reads it when it is imported.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.config import PipelineSettings
+from flows.presets import PRESETS, preset
+from infra.configuration import assignment, describe, load_settings
+from infra.errors import BadInput, GristmillError, RunFailed
+from infra.settings import Settings
+from infra.store import Store
+
+logger = logging.getLogger(__name__)
+_SHORT_FORMS = {
+    "root": "environment.root",
+    "workers": "environment.workers",
+    "crawl": "corpus.source.crawl",
+    "base_url": "corpus.source.base_url",
+    "shards": "corpus.source.shards",
+    "max_records": "corpus.source.max_records",
+}
+_CORPUS_SECTIONS = ("environment", "dataset", "corpus")
+_TRAINING_SECTIONS = ("environment", "dataset", "run", "training")
+
+
+class SettingsCommand(click.Command):
+    """A command whose help lists every setting of its sections with default and explanation."""
+
+    sections: tuple[str, ...] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the settings below the options."""
+        with formatter.section("Settings, for --set and --config (TOML, YAML or JSON)"):
+            rows = describe(PipelineSettings, self.sections)
+            formatter.write_dl([(f"{path}={default}", text) for path, default, text in rows], col_max=44)
+
+
+def with_settings(name: str, sections: tuple[str, ...]) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function of (settings, json output) a command with the options that all commands share."""
+    options = (
+        click.option("--preset", "preset_name", metavar="NAME", help=f"Start from one of: {', '.join(PRESETS)}."),
+        click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings over the preset."),
+        click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="One setting over both."),
+        click.option("--root", metavar="DIR", help="Short for environment.root."),
+        click.option("--crawl", metavar="ID", help="Short for corpus.source.crawl."),
+        click.option("--base-url", metavar="URL", help="Short for corpus.source.base_url."),
+        click.option("--shards", type=int, metavar="N", help="Short for corpus.source.shards."),
+        click.option("--max-records", type=int, metavar="N", help="Short for corpus.source.max_records."),
+        click.option("--workers", type=int, metavar="N", help="Short for environment.workers."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
+    )
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        def run(as_json: bool, **given: Any) -> None:
+            _exit_with(lambda: function(gather(name, **given), as_json), as_json)
+
+        command: Any = run
+        for option in reversed(options):
+            command = option(command)
+        made = click.command(name, cls=SettingsCommand, help=function.__doc__)(command)
+        made.sections = sections
+        return made
+
+    return decorate
+
+
+def gather(
+    command: str, preset_name: str | None, config: Path | None, assignments: tuple[str, ...], **short_forms: Any
+) -> PipelineSettings:
+    """The settings that a command line means: preset, then file, then --set, then short forms."""
+    chosen = preset(preset_name or ("demo" if command == "demo" else "default"))
+    given = [assignment(text) for text in assignments]
+    given += [(_SHORT_FORMS[name], value) for name, value in short_forms.items() if value is not None]
+    return load_settings(PipelineSettings, chosen, config, given)
+
+
+@click.group(context_settings={"max_content_width": 110})
+@click.version_option(package_name="gristmill")
+def main() -> None:
+    """From the web crawl to an evaluated language model."""
+
+
+@partial(with_settings, "demo")((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
+def demo(settings: PipelineSettings, as_json: bool) -> None:
+    """Run the whole chain: on the sample crawl of packaged web pages, or with --crawl on a real one."""
+    from infra.report import render_text
+
+    prepare(settings)
+    from flows.end_to_end import crawl_to_model
+    from flows.reporting import look_further
+    from flows.sample import with_sample_crawl
+
+    outcome = crawl_to_model(with_sample_crawl(settings))
+    if as_json:
+        return print_json(outcome.report)
+    store = Store(settings.environment.root)
+    click.echo(render_text(outcome.report))
+    click.echo(f"Report   {store.local_path(outcome.folder).absolute() / 'report.html'}")
+    for name, command in look_further(store).items():
+        click.echo(f"{name:<8} {command}")
+    return None
+
+
+@partial(with_settings, "corpus")(_CORPUS_SECTIONS)
+def corpus(settings: PipelineSettings, as_json: bool) -> None:
+    """Build a dataset: fetch, extract, filter, deduplicate, redact and tokenize a crawl."""
+    from infra.report import render_text
+
+    prepare(settings)
+    from flows.corpus import build_corpus
+
+    result = build_corpus(settings.corpus, settings.dataset, settings.environment)
+    if as_json:
+        return print_json(result.report)
+    click.echo(render_text(result.report))
+    return None
+
+
+@partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
+def pretrain(settings: PipelineSettings, as_json: bool) -> None:
+    """Train a model on a dataset, or go on where an interrupted training stopped."""
+    prepare(settings)
+    from flows.pretraining import pretrain as pretrain_flow
+
+    result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
+    if as_json:
+        return print_json(result)
+    summary = result.summary
+    click.echo(f"{summary.steps:,} steps, {summary.tokens:,} tokens, {summary.tokens_per_second:,.0f} tokens/s")
+    click.echo(f"loss {summary.loss.first:.4f} -> {summary.loss.last:.4f}   {result.run.folder}")
+    return None
+
+
+@partial(with_settings, "evaluate")((*_TRAINING_SECTIONS, "evaluation"))
+def evaluate(settings: PipelineSettings, as_json: bool) -> None:
+    """Measure held-out loss, perplexity and bits per byte of a finished run, and write samples."""
+    prepare(settings)
+    from flows.evaluation import evaluate as evaluate_flow
+
+    result = evaluate_flow(settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment)
+    if as_json:
+        return print_json(result)
+    bits = result.record.bits_per_byte
+    click.echo(f"step {result.record.step:,}: loss {result.record.loss:.4f}, perplexity {result.record.perplexity:.2f}")
+    click.echo(f"bits per byte: trained {bits.trained:.3f}, untrained {bits.untrained:.3f}, unigram {bits.unigram:.3f}")
+    return None
+
+
+@partial(with_settings, "show")((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
+def show(settings: PipelineSettings, as_json: bool) -> None:
+    """List the datasets and runs under the root, and the settings as they would be used."""
+    from flows.inventory import Inventory, take_inventory
+
+    found: Inventory = take_inventory(Store(settings.environment.root), settings)
+    if as_json:
+        return print_json(found)
+    click.echo(found.text())
+    return None
+
+
+for _command in (demo, corpus, pretrain, evaluate, show):
+    main.add_command(_command)
+
+
+def prepare(settings: PipelineSettings) -> None:
+    """Set up Prefect's home and the log before Prefect is imported. The user's own environment comes first."""
+    store = Store(settings.environment.root)
+    defaults = {
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,model,infra",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # our own log goes to the terminal
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    if store.is_local:
+        store.make_folder("")
+        defaults["PREFECT_HOME"] = str(store.local_path("prefect").absolute())
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.captureWarnings(True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for name in ("flows", "tasks", "model", "infra"):
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).addHandler(handler)
+
+
+def print_json(value: Settings) -> None:
+    """Print one JSON object."""
+    click.echo(value.model_dump_json(indent=1, by_alias=True))
+
+
+def _exit_with(action: Callable[[], None], as_json: bool) -> None:
+    """Run a command; errors of ours become one message and an exit code."""
+    try:
+        action()
+    except GristmillError as error:
+        _fail(error, as_json)
+    except KeyboardInterrupt:
+        stopped = RunFailed("stopped by the user", "what was finished is kept", "Run the same command to go on")
+        _fail(stopped, as_json)
+
+
+def _fail(error: GristmillError, as_json: bool) -> None:
+    if as_json:
+        parts = {"type": type(error).__name__, "value": error.value, "rule": error.rule, "remedy": error.remedy}
+        click.echo(json.dumps({"error": parts}, indent=1))
+    else:
+        kind = "Bad input" if isinstance(error, BadInput) else "Failed"
+        click.echo(f"{kind}: {error}", err=True)
+    raise SystemExit(error.exit_code)

@@ -1,0 +1,33 @@
+"""The settings of everything: one class for the configuration file, the command line and Prefect's form."""
+
+from pydantic import Field
+
+from infra.settings import Environment, Settings, operational
+from model.config import EvaluationSettings, TrainingSettings
+from tasks.config import CorpusSettings
+
+
+class DatasetSettings(Settings):
+    """What a dataset is called."""
+
+    name: str = Field(default="corpus", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Name of the dataset."""
+    version: str | None = Field(default=None, pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$")
+    """Version to publish or to read; unset publishes under today's date and reads the newest."""
+
+
+class PipelineSettings(Settings):
+    """From crawl to evaluated model."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done; changes no result."""
+    dataset: DatasetSettings = DatasetSettings()
+    """What the dataset is called."""
+    corpus: CorpusSettings = CorpusSettings()
+    """From a crawl to token shards."""
+    run: str = Field(default="model", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    """Name of the training run."""
+    training: TrainingSettings = TrainingSettings()
+    """From token shards to a trained model."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured on the held-out split, and which samples are written."""

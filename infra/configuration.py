@@ -1,0 +1,136 @@
+"""Settings out of presets, files and `--set` assignments, with errors that a person can act on."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from infra.errors import BadInput
+from infra.settings import Settings
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def load_settings(
+    kind: type[AnySettings], preset: AnySettings, file: Path | None, assignments: Sequence[tuple[str, Any]]
+) -> AnySettings:
+    """Lay a file over a preset, then assignments of dotted paths over both. BadInput names what is wrong and where."""
+    values = preset.model_dump(mode="json", exclude_unset=True)
+    if file is not None:
+        values = merged(values, read_file(file))
+    for path, value in assignments:
+        values = merged(values, nested(path, value))
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise explain(kind, error) from error
+
+
+def read_file(file: Path) -> Mapping[str, Any]:
+    """A configuration file as a mapping: TOML, YAML or JSON by its suffix."""
+    readers = {".toml": tomllib.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".json": json.loads}
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise BadInput(str(file), f"a configuration file ends in {', '.join(readers)}", "Rename or convert it")
+    try:
+        values = reader(file.read_text())
+    except OSError as error:
+        raise BadInput(
+            f"{file} ({error.strerror})", "a configuration file must be readable", "Check --config"
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"{file} ({error})", f"it must be valid {file.suffix[1:].upper()}", "Mend the file") from error
+    if not isinstance(values, Mapping):
+        raise BadInput(
+            f"{file} holds a {type(values).__name__}", "its top level is a table of settings", "Mend the file"
+        )
+    return values
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """`path.to.field=value` as path and value, read as YAML: null, 0.5 and [en, de] mean what they say."""
+    path, separator, value = text.partition("=")
+    if not separator or not path:
+        raise BadInput(
+            f"--set {text}", "an assignment is path.to.field=value", "Write for example corpus.source.shards=4"
+        )
+    try:
+        return path.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BadInput(f"--set {text} ({error})", "the value is read as YAML", "Quote it") from error
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} for the path "a.b"."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two trees of settings, the second laid over the first."""
+    result = dict(below)
+    for name, value in above.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def explain(kind: type[BaseModel], error: ValidationError) -> BadInput:
+    """The first errors of a validation as value, rule and remedy."""
+    lines = [_explain_one(kind, each["loc"], each["msg"], each["type"], each["input"]) for each in error.errors()[:5]]
+    return BadInput(
+        "; ".join(value for value, _ in lines),
+        f"every setting must exist and lie within its bounds ({error.error_count()} wrong)",
+        next((remedy for _, remedy in lines if remedy), "`--help` lists all settings with their bounds"),
+    )
+
+
+def _explain_one(kind: type[BaseModel], place: tuple[Any, ...], why: str, code: str, value: Any) -> tuple[str, str]:
+    path = ".".join(map(str, place))
+    if code != "extra_forbidden":
+        return f"{path or kind.__name__}: {why} (got {value!r})" if path else f"{why}", ""
+    parent = settings_at(kind, place[:-1])
+    known = list(parent.model_fields) if parent is not None else []
+    close = difflib.get_close_matches(str(place[-1]), known, n=1)
+    remedy = f"Did you mean {close[0]}" if close else f"Known there: {', '.join(known)}"
+    return f"{path}: there is no such setting", remedy
+
+
+def settings_at(kind: type[BaseModel], place: Sequence[Any]) -> type[BaseModel] | None:
+    """The settings class at a path of field names, or None if there is none."""
+    current: type[BaseModel] | None = kind
+    for name in place:
+        field = current.model_fields.get(str(name)) if current is not None else None
+        current = _settings_class(field.annotation) if field is not None else None
+    return current
+
+
+def describe(kind: type[BaseModel], sections: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Dotted path, default and help text of every setting in some sections."""
+    for name in sections:
+        yield from _describe_field(kind, name, name, kind.model_fields[name].get_default(call_default_factory=True))
+
+
+def _describe_field(kind: type[BaseModel], name: str, path: str, default: Any) -> Iterator[tuple[str, str, str]]:
+    field = kind.model_fields[name]
+    inner = _settings_class(field.annotation)
+    if inner is None:
+        shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+        yield path, json.dumps(shown, ensure_ascii=False), " ".join((field.description or "").split())
+        return
+    for each in inner.model_fields:
+        value = getattr(default, each) if isinstance(default, inner) else inner.model_fields[each].get_default()
+        yield from _describe_field(inner, each, f"{path}.{each}", value)
+
+
+def _settings_class(annotation: Any) -> type[BaseModel] | None:
+    for each in (annotation, *get_args(annotation)):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
