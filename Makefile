@@ -1,0 +1,59 @@
+# Two commands matter: `make demo` and `make test`. Each installs what it needs into .venv from the lock.
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The first interpreter of a supported version that runs.
+PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python; do \
+	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$each && break; done)
+
+.PHONY: help install demo ui test lint format bench lock clean
+
+help: ## Say what there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(INSTALLED) ## Install everything into .venv from the lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "No Python 3.11, 3.12 or 3.13 was found. Install one, or say PYTHON=/path/to/python."; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(INSTALLED)
+
+demo: $(INSTALLED) ## From a sample crawl to an evaluated model, in minutes on two cores
+	@$(BIN)/gristmill demo
+
+ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5000, until Ctrl-C
+	@PREFECT_HOME=$(CURDIR)/gristmill-data/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start & \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
+	--port 5000 --backend-store-uri sqlite:///$(CURDIR)/gristmill-data/mlflow.db & wait
+
+test: $(INSTALLED) ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Check style, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Measure the corpus stages against datatrove, in an environment of its own
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/bench/requirements.txt
+	@$(BIN)/python -m tests.bench.compare --peer $(VENV)-bench/bin/python
+
+lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --group dev --extra s3 --universal \
+	--python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet \
+	| grep -vE '^(nvidia-|cuda-|triton==)' > requirements.lock  # torch pins its own CUDA libraries, where it wants them
+
+clean: ## Remove the environments and the demo's data
+	rm -rf $(VENV) $(VENV)-bench gristmill-data
