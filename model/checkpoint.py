@@ -24,6 +24,7 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _replace_state_dict_keys_with_sharded_keys,
     mcore_to_pyt_state_dict,
 )
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_SUFFIX = ".tmp"
 _META = "meta.json"
+_NEARLY_FULL = 16 << 20
 
 
 class CheckpointRecord(Manifest):
@@ -117,7 +119,7 @@ class Checkpoints:
             self._write(temporary, model, optimizer)
             if self._place.rank == 0:
                 self._finish(temporary, name, step, consumed_samples, seconds)
-        except Exception as error:
+        except (Exception, CheckpointException) as error:  # torch derives its own from BaseException
             full = _disk_full(error, temporary)
             shutil.rmtree(temporary, ignore_errors=True)
             if full:
@@ -177,7 +179,7 @@ class Checkpoints:
             )
         try:
             state: Any = dist_checkpointing.load(_state(model, optimizer, self._place, loading=True), str(path))
-        except Exception as error:
+        except (Exception, CheckpointException) as error:
             raise DamagedData(
                 f"{path} cannot be read ({_first_line(error)})",
                 "a checkpoint's files stay as they were written",
@@ -221,8 +223,9 @@ def _disk_full(error: BaseException, folder: Path) -> DiskFull | None:
     """DiskFull if that is what went wrong, however torch has wrapped it."""
     free = shutil.disk_usage(folder.parent).free
     no_space = any(getattr(each, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for each in _causes(error))
-    writing_failed = any("PytorchStreamWriter" in str(each) for each in _causes(error))
-    if not no_space and not (writing_failed and free < 1 << 20):
+    # Errors of other ranks arrive without their causes: all that is left of "no space" is torch's own complaint.
+    unfinished = any("inline_container" in str(each) for each in _causes(error))
+    if not no_space and not (unfinished and free < _NEARLY_FULL):
         return None
     return DiskFull(
         f"{folder} could not be written ({free:,} bytes free)",

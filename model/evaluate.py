@@ -61,8 +61,9 @@ def evaluate(store: Store, run: RunRecord, dataset: DatasetManifest, settings: E
     from model.checkpoint import Checkpoints
     from model.parallel import parallel
 
-    # Sequence parallelism and overlap help training only, and generation knows no part of a position.
+    # Sequence parallelism and overlap help training only, and a single position cannot be shared out.
     layout = settings.parallel.model_copy(update={"sequence_parallel": False, "overlap": False})
+    settings = settings.model_copy(update={"parallel": layout})
     with parallel(layout, run.training.seed) as place:
         checkpoints = Checkpoints(store, run, place)
         checkpoint = _find(checkpoints, settings.step, run)
@@ -119,9 +120,7 @@ def _measure(
     started = time.monotonic()
     held_out, unigram = _open_data(store, dataset, settings, place)
     length, micro = run.training.model.sequence_length, settings.micro_batch_size
-    model = build_model(
-        run.training, settings.parallel.model_copy(update={"sequence_parallel": False}), place, run.vocabulary_size
-    )
+    model = build_model(run.training, settings.parallel, place, run.vocabulary_size)
     untrained = model_nats(model, held_out, length, micro, place)
     checkpoints.load(checkpoint, model)
     trained = model_nats(model, held_out, length, micro, place)

@@ -83,6 +83,7 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
         persist_layer_norm=False,
         apply_rope_fusion=False,
         calculate_per_token_loss=True,
+        cuda_graph_scope=[],  # the default is deprecated
     )
 
 

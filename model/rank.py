@@ -23,14 +23,18 @@ class StopRequest:
         self.requested = True
 
 
+def quiet_libraries() -> None:
+    """Ignore warnings of absent optional libraries and deprecations inside Megatron-Core and torch, on every rank."""
+    warnings.filterwarnings("ignore", module=r"(megatron|torch)\..*")
+
+
 @contextmanager
 def rank_process() -> Iterator[None]:
     """Around a rank's main function; afterwards Megatron-Core can be imported."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.WARNING, force=True)
     for ours in ("model", "infra"):
         logging.getLogger(ours).setLevel(logging.INFO)
-    # Megatron-Core and torch warn of absent optional libraries and of their own deprecations, on every rank.
-    warnings.filterwarnings("ignore", module=r"(megatron|torch)\..*")
+    quiet_libraries()
     with reporting_failures():
         megatron_cpu.install()
         yield

@@ -1,0 +1,49 @@
+"""Fixtures: one dataset for all tests, and one rank in this process."""
+
+import socket
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from small_runs import real_documents, write_dataset
+
+from infra.manifest import DatasetManifest
+from infra.store import Store
+from model import megatron_cpu
+
+with warnings.catch_warnings():
+    # Megatron-Core warns of optional libraries while it is imported; tests hold every later warning for an error.
+    warnings.simplefilter("ignore")
+    megatron_cpu.install()
+    import model.evaluate
+    import model.generate
+    import model.heldout
+    import model.loop
+
+    from model.config import ParallelSettings
+    from model.parallel import Place, parallel
+    from model.rank import quiet_libraries
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A root that all tests add their runs to, under names of their own."""
+    return Store(str(tmp_path_factory.mktemp("root")))
+
+
+@pytest.fixture(scope="session")
+def dataset(store: Store) -> DatasetManifest:
+    return write_dataset(store, real_documents())
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """This process as the only rank of a job, with the warnings that every rank ignores."""
+    quiet_libraries()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with parallel(ParallelSettings(), seed=1) as here:
+        yield here

@@ -1,0 +1,113 @@
+"""Checkpoints on disk: whose they are, and what becomes of damaged ones and of full disks."""
+
+import logging
+import math
+import os
+import shutil
+import subprocess
+
+import pytest
+import torch
+from small_runs import small_training
+
+from infra.errors import BadInput, DamagedData, DiskFull
+from infra.manifest import DatasetManifest
+from infra.store import Store
+from model.checkpoint import Checkpoints
+from model.gpt import build_model, distribute
+from model.optimizer import build_optimizer
+from model.parallel import Place
+from model.run import RunRecord, prepare_run
+
+
+
+class Trained:
+    """A model with its optimizer and checkpoints, after no step."""
+
+    def __init__(self, store: Store, dataset: DatasetManifest, name: str, place: Place, **changes) -> None:
+        settings = small_training(**changes)
+        self.run: RunRecord = prepare_run(store, dataset, name, settings)
+        self.model = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
+        self.optimizer = build_optimizer(self.model, settings)
+        self.checkpoints = Checkpoints(store, self.run, place)
+        self.folder = store.local_path(f"{self.run.folder}/checkpoints")
+
+    def save(self, step: int) -> None:
+        self.checkpoints.save(self.model, self.optimizer, step=step, consumed_samples=8 * step, seconds=1.0)
+
+
+def test_loads_what_was_saved(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "saved", place)
+    trained.save(1)
+    before = [weight.detach().clone() for weight in trained.model.parameters()]
+    for weight in trained.model.parameters():
+        weight.data.fill_(math.pi)
+    record = trained.checkpoints.latest()
+    assert record is not None
+    assert (record.step, record.consumed_samples) == (1, 8)
+    trained.checkpoints.load(record, trained.model.module, trained.optimizer)
+    assert all(torch.equal(*pair) for pair in zip(trained.model.parameters(), before, strict=True))
+
+
+def test_rotation_keeps_the_newest(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "rotated", place, checkpoint={"keep": 2})
+    for step in (1, 2, 3):
+        trained.save(step)
+    assert sorted(os.listdir(trained.folder)) == ["step-00000002", "step-00000003"]
+
+
+def test_passes_over_damaged_and_half_written_ones(store, dataset, place, caplog) -> None:
+    trained = Trained(store, dataset, "damaged", place, checkpoint={"keep": None})
+    for step in (1, 2, 3):
+        trained.save(step)
+    shutil.copytree(trained.folder / "step-00000003", trained.folder / "step-00000004.tmp")
+    (trained.folder / "step-00000003" / "meta.json").unlink()
+    weights = next((trained.folder / "step-00000002").glob("*.distcp"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with caplog.at_level(logging.WARNING):
+        record = trained.checkpoints.latest()
+    assert record is not None
+    assert record.step == 1
+    assert f"{weights} has" in caplog.text
+    assert "step-00000003 is passed over" in caplog.text
+    trained.checkpoints.clean()
+    assert not (trained.folder / "step-00000004.tmp").exists()
+
+
+def test_refuses_another_runs_checkpoint(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "first", place)
+    trained.save(1)
+    wider = trained.run.training.model.model_copy(update={"ffn_hidden_size": 128})
+    other = Trained(store, dataset, "second", place, model=wider, seed=7)
+    shutil.copytree(trained.folder / "step-00000001", other.folder / "step-00000001")
+    record = other.checkpoints.latest()
+    assert record is not None
+    with pytest.raises(BadInput) as refusal:
+        other.checkpoints.load(record, other.model.module, other.optimizer)
+    assert "training.model.ffn_hidden_size (64 instead of 128)" in str(refusal.value)
+    assert "training.seed (1234 instead of 7)" in str(refusal.value)
+
+
+def test_says_which_checkpoint_cannot_be_read(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "garbled", place)
+    trained.save(1)
+    record = trained.checkpoints.latest()
+    assert record is not None
+    (trained.folder / "step-00000001" / ".metadata").write_bytes(b"not a pickle")
+    with pytest.raises(DamagedData, match="step-00000001 cannot be read"):
+        trained.checkpoints.load(record, trained.model.module, trained.optimizer)
+
+
+def test_full_disk_leaves_no_half_written_checkpoint(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "full", place)
+    trained.folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(trained.folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount the small file system that this test fills")
+    try:
+        with pytest.raises(DiskFull, match="step-00000001") as refusal:
+            trained.save(1)
+        assert "training goes on from the latest checkpoint" in str(refusal.value)
+        assert os.listdir(trained.folder) == []
+    finally:
+        subprocess.run(["umount", str(trained.folder)], check=True)

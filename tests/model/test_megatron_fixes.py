@@ -1,0 +1,76 @@
+"""What each correction of Megatron-Core's optimizer checkpoints corrects; see model.megatron_fixes for the letters.
+
+`test_resume.test_resume_is_bitwise_on_the_same_layout` trains on what these tests look at.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from megatron.core import optimizer as megatron_optimizer
+from small_runs import layout, small_training
+
+from model.checkpoint import Checkpoints
+from model.data import Documents, TrainingOrder
+from model.gpt import build_model, distribute
+from model.loop import Training, _step
+from model.megatron_fixes import _pad
+from model.optimizer import build_optimizer
+from model.rank import StopRequest
+from model.run import prepare_run
+
+
+@pytest.fixture
+def training(store, dataset, place, request) -> Training:
+    settings = small_training(parallel=layout(overlap=True, bucket_size=3000), seed=len(request.node.name))
+    run = prepare_run(store, dataset, "fixes", settings)
+    order = TrainingOrder(Documents(store, dataset.split("train")), 64, 1)
+    model = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
+    return Training(run, place, order, model, build_optimizer(model, settings), Checkpoints(store, run, place))
+
+
+def adam_states(training: Training) -> list[dict]:
+    return [state for _, _, state in training.optimizer.chained_optimizers[0]._states()]
+
+
+def make_steps(training: Training, count: int) -> list[float]:
+    return [_step(training, StopRequest())[0]["loss"] for _ in range(count)]
+
+
+def test_a1_state_can_be_described_before_the_first_step(training) -> None:
+    (ours,) = training.optimizer.chained_optimizers
+    released = type(ours).__mro__[1]
+    with pytest.raises(AssertionError):
+        released.state_dict(ours)
+    assert ours.state_dict()
+    assert all(set(state) == {"step", "exp_avg", "exp_avg_sq"} for state in adam_states(training))
+
+
+def test_a2_a5_b_moments_and_steps_come_back_as_they_were(training) -> None:
+    make_steps(training, 3)
+    training.save(0.0)
+    saved = [{key: value.clone() for key, value in state.items()} for state in adam_states(training)]
+    following = make_steps(training, 2)
+    record = training.checkpoints.latest()
+    assert record is not None
+    training.checkpoints.load(record, training.model.module, training.optimizer)
+    states = adam_states(training)
+    for state, before in zip(states, saved, strict=True):
+        assert all(torch.equal(state[key], before[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    assert len({state["step"].data_ptr() for state in states}) == len(states)
+    training.step, training.consumed_samples = record.step, record.consumed_samples
+    assert make_steps(training, 2) == following
+
+
+def test_b_each_bucket_goes_to_its_padded_place() -> None:
+    buckets = [SimpleNamespace(offset=0, numel_unpadded=3), SimpleNamespace(offset=4, numel_unpadded=2)]
+    tensors = {"exp_avg": torch.tensor([1.0, 2, 3, 4, 5]), "numel_unpadded": 5}
+    _pad(SimpleNamespace(numel=8, buckets=buckets), tensors)
+    assert tensors["exp_avg"].tolist() == [1, 2, 3, 0, 4, 5, 0, 0]
+
+
+def test_c_names_that_need_transformer_engine_are_there() -> None:
+    from megatron.core.transformer.moe import moe_utils
+
+    assert vars(moe_utils)["te_general_gemm"] is None
+    assert "corrected" in vars(megatron_optimizer.DistributedOptimizer)

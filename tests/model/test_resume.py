@@ -1,0 +1,110 @@
+"""A run that is interrupted, in whatever way, ends as the run that was not."""
+
+import os
+import shutil
+import signal
+
+import psutil
+import pytest
+from small_runs import largest_difference, launch, layout, small_training
+
+from infra.errors import RunFailed
+from infra.manifest import DatasetManifest
+from infra.store import Store
+from model.run import RunRecord, finished_training, prepare_run, read_metrics
+
+# Several buckets, some of them padded: what Megatron-Core's optimizer checkpoints need model.megatron_fixes for.
+OVERLAPPED = layout(data=2, overlap=True, bucket_size=5000)
+CHECKPOINTS = {"every_steps": 4, "keep": 3}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(store: Store, dataset: DatasetManifest) -> RunRecord:
+    run = prepare_run(store, dataset, "whole", small_training(parallel=OVERLAPPED, checkpoint=CHECKPOINTS))
+    launch(store, run)
+    return run
+
+
+def rows_of(store: Store, run: RunRecord) -> list[dict[str, float]]:
+    return read_metrics(store.local_path(run.folder))
+
+
+def continue_from_step_4(store, dataset, name, whole, parallel) -> list[dict[str, float]]:
+    run = prepare_run(store, dataset, name, small_training(parallel=parallel, checkpoint=CHECKPOINTS))
+    assert run.fingerprint == whole.fingerprint
+    source, target = store.local_path(whole.folder), store.local_path(run.folder)
+    shutil.copytree(source / "checkpoints/step-00000004", target / "checkpoints/step-00000004")
+    # As after a kill between step 6 and the checkpoint of step 8: rows 5 and 6 are made again.
+    lines = (source / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (target / "metrics.jsonl").write_text("".join(lines[:6]) + lines[6][:20])
+    launch(store, run)
+    return rows_of(store, run)
+
+
+def test_resume_is_bitwise_on_the_same_layout(store, dataset, uninterrupted) -> None:
+    whole = rows_of(store, uninterrupted)
+    rows = continue_from_step_4(store, dataset, "same-layout", uninterrupted, OVERLAPPED)
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    for key in ("loss", "gradient_norm", "learning_rate", "tokens"):
+        assert [row[key] for row in rows] == [row[key] for row in whole]
+
+
+def test_resume_under_another_layout(store, dataset, uninterrupted) -> None:
+    rows = continue_from_step_4(store, dataset, "other-layout", uninterrupted, layout(tensor=2))
+    assert largest_difference(rows, rows_of(store, uninterrupted)) < 1e-5
+    assert largest_difference(rows, rows_of(store, uninterrupted), "gradient_norm") < 1e-4
+
+
+def test_finished_run_returns_at_once(store, uninterrupted) -> None:
+    summary = finished_training(store, uninterrupted)
+    assert summary is not None
+    assert (summary.steps, summary.tokens, summary.parameters) == (8, 8 * 8 * 64, 35_008)
+    assert summary.loss.last == rows_of(store, uninterrupted)[-1]["loss"]
+    lines: list[str] = []
+    launch(store, uninterrupted, on_line=lines.append)
+    assert all("is finished after 8 steps" in line for line in lines)
+    assert finished_training(store, uninterrupted) == summary
+
+
+def training_ranks() -> list[psutil.Process]:
+    below = psutil.Process().children(recursive=True)
+    return [each for each in below if "model.train" in each.cmdline() and "infra.launch" not in each.cmdline()]
+
+
+def test_killed_rank_is_reported_and_the_rerun_ends_alike(store, dataset) -> None:
+    settings = small_training(60, parallel=layout(data=2), checkpoint={"every_steps": 5, "keep": 2})
+    run = prepare_run(store, dataset, "killed", settings)
+
+    def kill_one(line: str) -> None:
+        if "step 12/60" in line:
+            training_ranks()[-1].send_signal(signal.SIGKILL)
+
+    with pytest.raises(RunFailed, match=r"rank \d was killed by SIGKILL") as failure:
+        launch(store, run, on_line=kill_one)
+    assert "Run the same command again" in str(failure.value)
+    assert training_ranks() == []
+    launch(store, run)
+    whole = prepare_run(store, dataset, "not-killed", settings)
+    launch(store, whole)
+    assert [row["loss"] for row in rows_of(store, run)] == [row["loss"] for row in rows_of(store, whole)]
+    kept = sorted(os.listdir(store.local_path(f"{run.folder}/checkpoints")))
+    assert kept == ["step-00000055", "step-00000060"]
+
+
+def test_cancelled_run_writes_a_checkpoint(store, dataset) -> None:
+    settings = small_training(100_000, parallel=layout(data=2), checkpoint={"every_steps": None})
+    run = prepare_run(store, dataset, "cancelled", settings)
+
+    class Cancelled(BaseException):
+        pass
+
+    def cancel(line: str) -> None:
+        if "step 8/" in line:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        launch(store, run, on_line=cancel)
+    assert training_ranks() == []
+    (name,) = os.listdir(store.local_path(f"{run.folder}/checkpoints"))
+    assert int(name.removeprefix("step-")) == rows_of(store, run)[-1]["step"] >= 8
+    assert finished_training(store, run) is None
