@@ -152,7 +152,8 @@ class _Output:
         if found is None:
             self._agent.append(line)
             return
-        rank, text = int(found[1]), found[2]
+        rank = int(found[1])
+        text = found[2].removeprefix(f"[rank{rank}]: ")  # which torch puts before the lines of a traceback
         if text.startswith(FAILURE_MARK):
             self._reported = self._reported or _error_from(text.removeprefix(FAILURE_MARK))
             return

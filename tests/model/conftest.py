@@ -3,6 +3,7 @@
 import socket
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 from small_runs import real_documents, write_dataset
@@ -15,11 +16,8 @@ with warnings.catch_warnings():
     # Megatron-Core warns of optional libraries while it is imported; tests hold every later warning for an error.
     warnings.simplefilter("ignore")
     megatron_cpu.install()
-    import model.evaluate
-    import model.generate
-    import model.heldout
-    import model.loop
-
+    for name in ("model.loop", "model.generate", "model.heldout"):
+        import_module(name)
     from model.config import ParallelSettings
     from model.parallel import Place, parallel
     from model.rank import quiet_libraries

@@ -20,7 +20,6 @@ from model.parallel import Place
 from model.run import RunRecord, prepare_run
 
 
-
 class Trained:
     """A model with its optimizer and checkpoints, after no step."""
 
@@ -53,7 +52,7 @@ def test_rotation_keeps_the_newest(store, dataset, place) -> None:
     trained = Trained(store, dataset, "rotated", place, checkpoint={"keep": 2})
     for step in (1, 2, 3):
         trained.save(step)
-    assert sorted(os.listdir(trained.folder)) == ["step-00000002", "step-00000003"]
+    assert [path.name for path in sorted(trained.folder.iterdir())] == ["step-00000002", "step-00000003"]
 
 
 def test_passes_over_damaged_and_half_written_ones(store, dataset, place, caplog) -> None:
@@ -108,6 +107,6 @@ def test_full_disk_leaves_no_half_written_checkpoint(store, dataset, place) -> N
         with pytest.raises(DiskFull, match="step-00000001") as refusal:
             trained.save(1)
         assert "training goes on from the latest checkpoint" in str(refusal.value)
-        assert os.listdir(trained.folder) == []
+        assert list(trained.folder.iterdir()) == []
     finally:
         subprocess.run(["umount", str(trained.folder)], check=True)

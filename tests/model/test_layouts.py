@@ -22,4 +22,3 @@ def test_layouts_train_alike(parallel, one_process, store, dataset, request) -> 
     assert largest_difference(rows, one_process) < 1e-5
     assert largest_difference(rows, one_process, "gradient_norm") < 1e-4
     assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
-

@@ -1,0 +1,46 @@
+"""Learning rates and core attention."""
+
+import pytest
+import torch
+
+from model.attention import CausalAttention
+from model.config import OptimizerSettings
+from model.optimizer import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", [0.5, 1.0, 1.0, 0.55, 0.1]),
+        ("linear", [0.5, 1.0, 1.0, 0.55, 0.1]),
+        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0]),
+        ("warmup-stable-decay", [0.5, 1.0, 1.0, 1.0, 0.1]),
+    ],
+)
+def test_schedules(schedule, expected) -> None:
+    settings = OptimizerSettings(learning_rate=1.0, min_learning_rate=0.1, warmup_steps=10, schedule=schedule)
+    rates = [learning_rate(settings, step, 110) for step in (5, 10, 11, 60, 110)]
+    assert rates == pytest.approx(expected, abs=0.01)
+
+
+def test_warmup_stable_decay_falls_over_the_last_fraction() -> None:
+    settings = OptimizerSettings(
+        learning_rate=1.0, min_learning_rate=0, warmup_steps=0, schedule="warmup-stable-decay", decay_fraction=0.2
+    )
+    assert [learning_rate(settings, step, 100) for step in (80, 90, 100)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+def test_attention_is_softmax_over_earlier_positions() -> None:
+    from types import SimpleNamespace
+
+    random = torch.Generator().manual_seed(0)
+    query = torch.randn(7, 2, 4, 8, generator=random, dtype=torch.float64)
+    key, value = (torch.randn(7, 2, 2, 8, generator=random, dtype=torch.float64) for _ in range(2))
+    attended = CausalAttention(SimpleNamespace())(query, key, value, None)
+    keys, values = key.repeat_interleave(2, 2), value.repeat_interleave(2, 2)
+    scores = torch.einsum("ibhd,jbhd->bhij", query, keys) / 8**0.5
+    scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
+    expected = torch.einsum("bhij,jbhd->ibhd", scores.softmax(-1), values).reshape(7, 2, 32)
+    assert torch.allclose(attended, expected)
+    last = CausalAttention(SimpleNamespace())(query[-1:], key, value, None)
+    assert torch.allclose(last, expected[-1:])
