@@ -97,16 +97,23 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
     from infra.report import render_text
 
     prepare(settings)
-    from flows.end_to_end import crawl_to_model
+    from flows.outcome import Outcome
     from flows.reporting import look_further
     from flows.sample import with_sample_crawl
 
-    outcome = crawl_to_model(with_sample_crawl(settings))
+    settings = with_sample_crawl(settings)
+    store = Store(settings.environment.root)
+    outcome = Outcome.recall(store, settings)
+    if outcome is None:
+        from flows.end_to_end import crawl_to_model
+
+        outcome = crawl_to_model(settings)
+    else:
+        logger.info("everything is done already; remove %s to start afresh", store.full_path(""))
     if as_json:
         return print_json(outcome.report)
-    store = Store(settings.environment.root)
     click.echo(render_text(outcome.report))
-    click.echo(f"Report   {store.local_path(outcome.folder).absolute() / 'report.html'}")
+    click.echo(f"Report   {store.local_path(outcome.run).absolute() / 'report.html'}")
     for name, command in look_further(store).items():
         click.echo(f"{name:<8} {command}")
     return None
@@ -179,6 +186,7 @@ def prepare(settings: PipelineSettings) -> None:
     defaults = {
         "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,model,infra",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # our own log goes to the terminal
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }

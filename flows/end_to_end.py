@@ -8,20 +8,12 @@ from prefect.runtime import flow_run
 from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
+from flows.outcome import Outcome
 from flows.pretraining import pretrain
 from flows.reporting import run_report, write_report
-from infra.report import Report
-from infra.settings import Settings
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
-
-
-class Outcome(Settings):
-    """What the flow returns: the report and the folder that holds it."""
-
-    report: Report
-    folder: str
 
 
 @flow(name="crawl_to_model", persist_result=False)
@@ -35,4 +27,6 @@ def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     store = Store(environment.root)
     report = run_report(corpus.report, training.summary, evaluation.record, training.tracked, flow_run.id)
     write_report(store, training.run, report, training.tracked)
-    return Outcome(report=report, folder=training.run.folder)
+    outcome = Outcome(report=report, run=training.run.folder, dataset=corpus.dataset.folder)
+    outcome.remember(store, settings)
+    return outcome

@@ -4,7 +4,7 @@ import logging
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from flows.config import DatasetSettings
 from flows.reporting import link_mlflow_run
@@ -62,8 +62,8 @@ def track(store: Store, record: RunRecord, dataset: DatasetManifest, environment
         "dataset.fingerprint": dataset.fingerprint,
         "run.fingerprint": record.fingerprint,
         "prefect.flow_run_id": str(flow_run.id or ""),
-        "prefect.flow_run_url": str(flow_run.ui_url or ""),
-        "prefect.deployment": str(flow_run.deployment_id or ""),
+        "prefect.flow_run_url": flow_run_url(),
+        "prefect.deployment": str(deployment.name or ""),
     }
     tracked = open_run(
         store,
@@ -78,6 +78,12 @@ def track(store: Store, record: RunRecord, dataset: DatasetManifest, environment
     launched = LaunchRecord(tracked=tracked, flow_run_id=tags["prefect.flow_run_id"] or None)
     launched.save(store, f"{record.folder}/launch.json")
     return tracked
+
+
+def flow_run_url() -> str:
+    """The page of this flow run in the Prefect UI; empty for a server that lives only as long as the flow."""
+    url = str(flow_run.ui_url or "")
+    return url if url.startswith("http") else ""
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{module}", persist_result=False)

@@ -1,6 +1,9 @@
 """From manifests to reports: what each stage did, as people and programs read it."""
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from prefect.artifacts import create_link_artifact, create_table_artifact
@@ -86,11 +89,13 @@ def write_report(store: Store, run: RunRecord, report: Report, tracked: TrackedR
 
 
 def look_further(store: Store) -> dict[str, str]:
-    """What to type to open both UIs."""
-    root = store.local_path("").absolute()
+    """The commands that open both UIs, by name."""
+    root, programs = store.local_path("").absolute(), Path(sys.executable).parent
+    mlflow = [str(programs / "mlflow"), "server", "--host", "127.0.0.1", "--port", "5000", "--backend-store-uri"]
     return {
-        "MLflow": f"mlflow server --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///{root / 'mlflow.db'}",
-        "Prefect": f"PREFECT_HOME={root / 'prefect'} prefect server start",
+        "MLflow": shlex.join([*mlflow, f"sqlite:///{root / 'mlflow.db'}"]),
+        "Prefect": f"PREFECT_HOME={shlex.quote(str(root / 'prefect'))} "
+        + shlex.join([str(programs / "prefect"), "server", "start"]),
     }
 
 

@@ -1,14 +1,18 @@
-"""The settings of a corpus: those of its stages, composed."""
+"""The settings of a corpus: those of its stages, composed; and all stages in order."""
 
 from infra.settings import Settings
-from tasks.dedup import DedupSettings
-from tasks.extract import ExtractSettings
+from tasks.dedup import CLUSTERS, DEDUP, SIGNATURES, DedupSettings
+from tasks.extract import EXTRACT, ExtractSettings
+from tasks.fetch import FETCH
 from tasks.heldout import HeldoutSettings
-from tasks.language import LanguageSettings
-from tasks.quality import QualitySettings
-from tasks.redact import RedactSettings
-from tasks.tokenizer import TokenizerSettings
+from tasks.language import LANGUAGE, LanguageSettings
+from tasks.quality import QUALITY, QualitySettings
+from tasks.redact import REDACT, RedactSettings
+from tasks.tokenization import TOKENIZATION
+from tasks.tokenizer import TOKENIZER, TokenizerSettings
 from tasks.transport import SourceSettings
+
+STAGES = (FETCH, EXTRACT, LANGUAGE, QUALITY, SIGNATURES, CLUSTERS, DEDUP, REDACT, TOKENIZER, TOKENIZATION)
 
 
 class CorpusSettings(Settings):

@@ -66,8 +66,8 @@ class Stage:
     version: int
     schema: pa.Schema | Callable[[Any], pa.Schema] = DOCUMENTS
     """Schema of the kept table, or a function of the settings where it depends on them."""
-    others: Mapping[str, pa.Schema] = field(default_factory=dict)
-    """Schemas of further outputs; `None` values take the kept schema."""
+    others: Mapping[str, pa.Schema | None] = field(default_factory=dict)
+    """Schemas of further outputs; None takes the kept schema."""
     libraries: tuple[str, ...] = ("pyarrow",)
     """Libraries whose versions can change the bytes."""
     private: bool = True

@@ -34,13 +34,26 @@ def tokenization(
 
     Counters by split: tokens_<split>, text_bytes_<split>.
     """
-    schema = tokens_schema(tokenizer.vocabulary_size, tokenizer.sha256, tokenizer.end_of_document)
-    stage = Stage(
-        "tokenization", 1, schema, {"heldout": schema}, ("pyarrow", "sentencepiece"), private=False, compressed=False
-    )
     settings = TokenizationSettings(heldout=heldout, tokenizer=tokenizer)
-    function = PerBatch(Tokenize(runner.store, schema))
-    return runner.run(stage, function, parent.kept_paths, settings, {parent.stage: parent.digest})
+    function = PerBatch(Tokenize(runner.store))
+    return runner.run(TOKENIZATION, function, parent.kept_paths, settings, {parent.stage: parent.digest})
+
+
+def token_schema(settings: TokenizationSettings) -> pa.Schema:
+    """Schema of the token files that some settings make."""
+    tokenizer = settings.tokenizer
+    return tokens_schema(tokenizer.vocabulary_size, tokenizer.sha256, tokenizer.end_of_document)
+
+
+TOKENIZATION = Stage(
+    "tokenization",
+    1,
+    token_schema,
+    {"heldout": None},
+    libraries=("pyarrow", "sentencepiece"),
+    private=False,
+    compressed=False,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,6 @@ class Tokenize:
     """The table function of the stage, with where the tokenizer lies."""
 
     store: Store
-    schema: pa.Schema
 
     def __call__(self, table: pa.Table, settings: TokenizationSettings) -> Split:
         """Encode one batch; nothing is dropped."""
@@ -57,7 +69,7 @@ class Tokenize:
         encoded = [np.array([*ids, settings.tokenizer.end_of_document]) for ids in processor.encode(documents)]
         sizes = [len(text.encode()) for text in documents]
         heldout = np.array([is_heldout(text, settings.heldout) for text in documents], dtype=bool)
-        rows = self._table(table["id"], encoded, sizes)
+        rows = token_rows(table["id"], encoded, sizes, token_schema(settings))
         counters: Counter[str] = Counter()
         for ids, size, held in zip(encoded, sizes, heldout, strict=True):
             split = "heldout" if held else "train"
@@ -66,12 +78,14 @@ class Tokenize:
             rows.filter(pa.array(~heldout)), others={"heldout": rows.filter(pa.array(heldout))}, counters=counters
         )
 
-    def _table(self, ids: pa.ChunkedArray, encoded: list[np.ndarray], sizes: list[int]) -> pa.Table:
-        kind = self.schema.field("tokens").type
-        offsets = np.concatenate([[0], np.cumsum([len(each) for each in encoded])]).astype(np.int64)
-        flat = np.concatenate([*encoded, np.zeros(0)]).astype(kind.value_type.to_pandas_dtype())
-        tokens = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind)
-        return pa.table([ids, tokens, pa.array(sizes, pa.int64())], schema=self.schema)
+
+def token_rows(ids: pa.ChunkedArray, encoded: list[np.ndarray], sizes: list[int], schema: pa.Schema) -> pa.Table:
+    """A table of token rows from document ids, token ids and text sizes in bytes."""
+    kind = schema.field("tokens").type
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in encoded])]).astype(np.int64)
+    flat = np.concatenate([*encoded, np.zeros(0)]).astype(kind.value_type.to_pandas_dtype())
+    tokens = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind)
+    return pa.table([ids, tokens, pa.array(sizes, pa.int64())], schema=schema)
 
 
 @lru_cache(maxsize=1)
