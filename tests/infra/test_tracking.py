@@ -41,6 +41,7 @@ def client(run: TrackedRun) -> MlflowClient:
 
 def test_a_run_names_its_dataset_by_its_fingerprint(store, run) -> None:
     found = client(run).get_run(run.run_id)
+    assert found.inputs is not None
     (used,) = found.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("cc-en/2026.11.22", "0123456789ab")
     assert used.dataset.source == f'{{"uri": "{store.full_path("datasets/cc-en/2026.11.22/manifest.json")}"}}'
