@@ -16,6 +16,20 @@ from infra.settings import Settings
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
+class _Yaml(yaml.SafeLoader):
+    """YAML whose booleans are true and false alone: `no` is Norwegian, `on` a word."""
+
+
+_Yaml.yaml_implicit_resolvers = {
+    letter: [(tag, rule) for tag, rule in rules if letter in "tTfF" or not tag.endswith(":bool")]
+    for letter, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Yaml)  # noqa: S506 - a safe loader
+
+
 def load_settings(
     kind: type[AnySettings], preset: AnySettings, file: Path | None, assignments: Sequence[tuple[str, Any]]
 ) -> AnySettings:
@@ -33,7 +47,7 @@ def load_settings(
 
 def read_file(file: Path) -> Mapping[str, Any]:
     """A configuration file as a mapping: TOML, YAML or JSON by its suffix."""
-    readers = {".toml": tomllib.loads, ".yaml": yaml.safe_load, ".yml": yaml.safe_load, ".json": json.loads}
+    readers = {".toml": tomllib.loads, ".yaml": _read_yaml, ".yml": _read_yaml, ".json": json.loads}
     reader = readers.get(file.suffix.lower())
     if reader is None:
         raise BadInput(str(file), f"a configuration file ends in {', '.join(readers)}", "Rename or convert it")
@@ -60,7 +74,7 @@ def assignment(text: str) -> tuple[str, Any]:
             f"--set {text}", "an assignment is path.to.field=value", "Write for example corpus.source.shards=4"
         )
     try:
-        return path.strip(), yaml.safe_load(value)
+        return path.strip(), _read_yaml(value)
     except yaml.YAMLError as error:
         raise BadInput(f"--set {text} ({error})", "the value is read as YAML", "Quote it") from error
 

@@ -212,16 +212,22 @@ def dataset_folder(name: str, version: str) -> str:
 
 def load_dataset(store: Store, name: str, version: str | None = None) -> DatasetManifest:
     """Find a dataset by name, newest version unless one is given; BadInput names what there is instead."""
-    versions = store.names(f"datasets/{name}")
-    chosen = version or (max(versions, key=_version_key) if versions else None)
-    if chosen is None or not store.exists(f"{dataset_folder(name, chosen)}/manifest.json"):
-        known = [f"{each}/{v}" for each in store.names("datasets") for v in store.names(f"datasets/{each}")]
+    versions = _published(store, name)
+    chosen = version or max(versions, key=_version_key, default=None)
+    if chosen is None or chosen not in versions:
+        known = [f"{each}/{v}" for each in store.names("datasets") for v in _published(store, each)]
         raise BadInput(
             f"dataset {name}/{version or 'newest'}",
             f"a dataset must exist under {store.full_path('datasets')}; known: {', '.join(known) or 'none'}",
             "Build one with `gristmill corpus`, or name one that exists",
         )
     return DatasetManifest.load(store, f"{dataset_folder(name, chosen)}/manifest.json")
+
+
+def _published(store: Store, name: str) -> list[str]:
+    """Versions of a dataset whose manifest is there; a folder without one was left by a run that was killed."""
+    versions = store.names(f"datasets/{name}")
+    return [version for version in versions if store.exists(f"{dataset_folder(name, version)}/manifest.json")]
 
 
 def _version_key(version: str) -> tuple[tuple[int, str], ...]:

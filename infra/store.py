@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,8 +125,11 @@ class Store:
                 with self._create_local(path, private) as out:
                     yield out
             else:
-                with self._fs.open(self.full_path(path), "wb") as raw:
-                    yield HashingFile(raw)
+                # Closing a remote file uploads it, even half-written: so it is written here first.
+                with tempfile.NamedTemporaryFile() as raw:
+                    yield HashingFile(cast("BinaryIO", raw))
+                    raw.flush()
+                    self._fs.put_file(raw.name, self.full_path(path))
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise self._disk_full(path, error) from error

@@ -86,9 +86,10 @@ def decode(payload: bytes, charset: str | None) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(encoding, "replace")
-    if charset and (known := map_encoding_to_html5(charset, False)):
-        return bytes_to_str(payload, known)
-    return bytes_to_str(payload, detect_encoding(payload, from_html_meta=True) or "utf-8")
+    known = map_encoding_to_html5(charset.strip("\"' "), False) if charset else None
+    known = known or detect_encoding(payload, from_html_meta=True) or "utf-8"
+    # Without fallbacks: one bad byte must not turn a whole UTF-8 page into Windows-1252.
+    return bytes_to_str(payload, known, errors="replace", fallback_encodings=())
 
 
 def page_text(page: str, settings: ExtractSettings) -> str:

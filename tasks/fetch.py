@@ -34,7 +34,10 @@ from tasks.warc import Broken, Record, read_records, sha1_digest
 
 logger = logging.getLogger(__name__)
 HTML_TYPES = ("text/html", "application/xhtml+xml")
-HTML_OPENING = re.compile(rb"\s*(<\?xml[^>]*>|<!--.*?-->|\s)*<(!doctype html|html|head|body|title)\b", re.I | re.S)
+# Possessive and atomic, so that no page of comments or blanks makes the search go back over them.
+HTML_OPENING = re.compile(
+    rb"(?>\s++|<\?xml[^>]*>|(?><!--.*?-->))*+<(!doctype html|html|head|body|title)\b", re.I | re.S
+)
 
 FETCH = Stage("fetch", 1, RESPONSES, {"quarantined": QUARANTINE}, ("pyarrow", "fastwarc"))
 
@@ -151,7 +154,10 @@ class ResponseBatch:
         if message is None:
             detail = "the record holds no HTTP response that can be decoded"
             return self._quarantine(Broken(record.offset, "invalid_http", detail, row["url"]))
-        payload = message.reader.read()
+        payload = message.reader.read(self._settings.max_record_bytes + 1)
+        if len(payload) > self._settings.max_record_bytes:  # a small body that its Content-Encoding blows up
+            detail = f"its body decodes to more than {self._settings.max_record_bytes:,} bytes"
+            return self._quarantine(Broken(record.offset, "record_too_large", detail, row["url"]))
         content_type = message.http_content_type or record.header("WARC-Identified-Payload-Type") or sniff(payload)
         if message.http_headers.status_code != 200:
             return self._skip(row, "http_status", message.http_headers.status_code, content_type)

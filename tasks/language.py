@@ -36,7 +36,9 @@ def language(table: pa.Table, settings: LanguageSettings) -> Split:
     found = [detect(text, settings.max_characters) for text in texts(table)]
     codes, scores = [code for code, _ in found], [score for _, score in found]
     reasons = [_reason(code, score, settings) for code, score in found]
-    labelled = table.set_column(table.column_names.index("language"), DOCUMENTS.field("language"), pa.array(codes))
+    labelled = table.set_column(
+        table.column_names.index("language"), DOCUMENTS.field("language"), pa.array(codes, pa.string())
+    )
     labelled = labelled.set_column(
         table.column_names.index("language_score"), DOCUMENTS.field("language_score"), pa.array(scores, pa.float32())
     )

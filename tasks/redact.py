@@ -27,8 +27,11 @@ _EMAIL = re.compile(
     r"(?<![\w.+-])\w(?:[\w.+-]{0,62}[\w+-])?(?:@|%40)(?:\w(?:[\w-]{0,61}\w)?\.)+[^\W\d_]{2,24}(?![\w-])"
 )
 _IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
-_CARD = re.compile(r"(?<![\d.,])\d(?:[ -]?\d){12,18}(?![\d]|[.,]\d)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\d)")
+_CARD = re.compile(r"(?<![\d.,])\d(?:[ -]?\d){12,}(?!\d|[.,]\d)")
+_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4))
+"""How the digits of a card are written in groups."""
+_DIGITS = re.compile(r"\d+")
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Z0-9])")
 _LONG_NUMBER = re.compile(r"\d(?:[\s().+/-]{0,3}\d){6}")
 _IBAN_LENGTHS = {
@@ -140,8 +143,29 @@ def valid_iban(candidate: str) -> int | None:
 
 
 def find_cards(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of payment card numbers: 13 to 19 digits with an issuer's prefix and a right check digit."""
-    return [match.span() for match in _CARD.finditer(text) if valid_card(match.group())]
+    """Spans of payment card numbers: 13 to 19 digits with an issuer's prefix and a right check digit.
+
+    Among further numbers (an expiry date, a security code) a card stands in one piece or in its usual groups.
+    """
+    spans: list[tuple[int, int]] = []
+    for match in _CARD.finditer(text):
+        spans += [match.span()] if valid_card(match.group()) else _cards_among(text, match.start(), match.end())
+    return spans
+
+
+def _cards_among(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    groups = [match.span() for match in _DIGITS.finditer(text, start, end)]
+    spans: list[tuple[int, int]] = []
+    for index, (begin, stop) in enumerate(groups):
+        if spans and begin < spans[-1][1]:
+            continue
+        ends = [stop] if 13 <= stop - begin <= 19 else []
+        for shape in _CARD_GROUPS:
+            window = groups[index : index + len(shape)]
+            if tuple(last - first for first, last in window) == shape:
+                ends.append(window[-1][1])
+        spans += [(begin, last) for last in ends if valid_card(text[begin:last])][:1]
+    return spans
 
 
 def valid_card(candidate: str) -> bool:

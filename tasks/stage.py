@@ -247,10 +247,12 @@ class ShardFiles:
 
     def __enter__(self) -> "ShardFiles":
         stage = self._task.stage
-        self._open("kept", "", self._task.schema, stage.private, stage.compressed)
-        self._open("dropped", "dropped/", DROPPED, private=True, compressed=True)
-        for name, schema in stage.others.items():
-            self._open(name, f"{name}/", schema or self._task.schema, stage.private, stage.compressed)
+        with self._stack:  # if one of the files cannot be opened, those before it are closed and removed
+            self._open("kept", "", self._task.schema, stage.private, stage.compressed)
+            self._open("dropped", "dropped/", DROPPED, private=True, compressed=True)
+            for name, schema in stage.others.items():
+                self._open(name, f"{name}/", schema or self._task.schema, stage.private, stage.compressed)
+            self._stack = self._stack.pop_all()
         return self
 
     def _open(self, name: str, subfolder: str, schema: pa.Schema, private: bool, compressed: bool) -> None:

@@ -83,7 +83,9 @@ class ResumingStream(io.RawIOBase):
 
     def __init__(self, url: str, settings: TransportSettings) -> None:
         self._url, self._settings = url, settings
-        self._pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(settings.timeout_seconds))
+        # urllib3 follows redirects; all other tries are counted here.
+        redirects = urllib3.Retry(None, connect=False, read=False, redirect=5, respect_retry_after_header=False)
+        self._pool = urllib3.PoolManager(retries=redirects, timeout=urllib3.Timeout(settings.timeout_seconds))
         self._response: Any = None
         self._etag: str | None = None
         self._position = 0
@@ -146,7 +148,7 @@ class ResumingStream(io.RawIOBase):
         elif response.status not in (200, 206):
             response.release_conn()
             raise SourceMissingError(f"{self._url}: HTTP {response.status}")
-        elif self._position and response.status == 200:
+        elif self._position and (response.status == 200 or self._changed(response)):
             # Either the file changed under us or the server knows no ranges: what was read no longer counts.
             response.release_conn()
             raise SourceUnavailableError(f"{self._url}: changed or not resumable at byte {self._position:,}")
@@ -155,6 +157,10 @@ class ResumingStream(io.RawIOBase):
             self._size = None if length is None else self._position + int(length)
             self._etag = response.headers.get("ETag", self._etag)
             self._response = response
+
+    def _changed(self, response: Any) -> bool:
+        """Whether a partial answer belongs to another file than the one begun: not every server heeds If-Range."""
+        return self._etag is not None and response.headers.get("ETag", self._etag) != self._etag
 
     def _failed(self, why: str, headers: Mapping[str, str] | None = None) -> None:
         self._disconnect()

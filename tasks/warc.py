@@ -69,16 +69,17 @@ def read_records(stream: BinaryIO, max_record_bytes: int, verify_digests: bool) 
     reader = io.BufferedReader(stream, BLOCK_BYTES) if isinstance(stream, io.RawIOBase) else stream
     head = reader.read(8)  # enough for any compression's magic number
     if not head:
+        yield Broken(0, "empty_file", "the file has no bytes")
         return
     whole = _Rejoined(head, reader)
     if not head.startswith(GZIP_MAGIC):
-        yield from _parse(whole, 0, verify_digests)
+        yield from _parse(whole, None, max_record_bytes, verify_digests)
         return
     for member in read_members(whole, max_record_bytes):
         if isinstance(member, Broken):
             yield member
         else:
-            yield from _parse(io.BytesIO(member.data), member.offset, verify_digests)
+            yield from _parse(io.BytesIO(member.data), member.offset, max_record_bytes, verify_digests)
 
 
 def read_members(stream: Any, max_bytes: int) -> Iterator[Member | Broken]:
@@ -119,10 +120,11 @@ def _inflate(window: "_Window", max_bytes: int) -> Member | Broken:
         size += len(part)
         if size <= max_bytes:
             parts.append(part)
-        else:
+        else:  # too large: keep no output, and of the input only what is not yet consumed
             parts.clear()
-            window.forget(cursor)
-            cursor = 0
+            held = len(inflater.unconsumed_tail) + len(inflater.unused_data)
+            window.forget(cursor - held)
+            cursor = held
     window.forget(cursor - len(inflater.unused_data))
     if size > max_bytes:
         return Broken(start, "record_too_large", f"{size:,} bytes uncompressed, {max_bytes:,} allowed")
@@ -192,27 +194,32 @@ class _Rejoined(io.RawIOBase):
         return self._position
 
 
-def _parse(source: Any, offset: int, verify_digests: bool) -> Iterator[Record | Broken]:
-    """Records of one member (offset fixed) or of a file that is no gzip (offset 0, positions of their own)."""
-    count = 0
+def _parse(source: Any, member: int | None, max_bytes: int, verify_digests: bool) -> Iterator[Record | Broken]:
+    """Records of the member at an offset, or (None) of a file that is no gzip, where each has an offset of its own."""
+    offset, outcome = member or 0, None
     try:
         for warc in ArchiveIterator(source, record_types=WarcRecordType.any_type, parse_http=False):
-            count += 1
-            position = warc.stream_pos
-            yield _check(Record(offset, position, warc, warc.reader.read()), verify_digests)
+            offset = warc.stream_pos if member is None else member
+            position = 0 if member is None else warc.stream_pos
+            block = warc.reader.read(max_bytes + 1)
+            outcome = _check(Record(offset, position, warc, block), max_bytes, verify_digests)
+            yield outcome
     except OSError as error:
-        yield Broken(offset, "invalid_record", str(error))
+        if not isinstance(outcome, Broken):  # behind a broken record the parser is lost: that is one damage, not two
+            yield Broken(offset, "invalid_record", str(error))
         return
-    if count == 0:
+    if outcome is None:
         yield Broken(offset, "invalid_record", "no WARC header at the start of the member")
 
 
-def _check(record: Record, verify_digests: bool) -> Record | Broken:
+def _check(record: Record, max_bytes: int, verify_digests: bool) -> Record | Broken:
     url = record.header("WARC-Target-URI")
     declared = record.header("Content-Length") or ""
     kind = record.header("WARC-Type")
     if not declared.isdigit() or kind is None:
         return Broken(record.offset, "invalid_record", f"WARC-Type {kind!r}, Content-Length {declared!r}", url)
+    if len(record.block) > max_bytes:
+        return Broken(record.offset, "record_too_large", f"{int(declared):,} bytes, {max_bytes:,} allowed", url)
     if len(record.block) != int(declared):
         detail = f"{len(record.block):,} bytes of {int(declared):,}"
         return Broken(record.offset, "record_truncated", detail, url)
