@@ -185,7 +185,7 @@ def prepare(settings: PipelineSettings) -> None:
     store = Store(settings.environment.root)
     defaults = {
         "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,model,infra",
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",  # our own log goes to the terminal
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal gets our own log and one error
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",

@@ -1,0 +1,63 @@
+"""The documentation is true: commands parse, targets exist, the tree of the README is the tree."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from flows.cli import SettingsCommand, gather, main
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.S | re.M)
+
+
+def shell_lines() -> list[str]:
+    lines = [line for language, block in BLOCKS if language == "sh" for line in block.splitlines()]
+    return [line.split("   #")[0].strip() for line in lines if line.strip()]
+
+
+@pytest.mark.parametrize("line", [line for line in shell_lines() if "gristmill" in line])
+def test_commands_of_the_readme_mean_something(line: str):
+    _, name, *arguments = shlex.split(line)
+    command = main.commands[name]
+    assert isinstance(command, SettingsCommand)
+    given = command.make_context(name, arguments).params
+    given.pop("as_json")
+    assert gather(name, **given)
+
+
+def test_make_targets_of_the_readme_exist():
+    makefile = (REPOSITORY / "Makefile").read_text()
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.M))
+    assert {"demo", "test"} <= named
+    for target in named:
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    helped = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for target in re.findall(r"^\.PHONY: (.*)$", makefile, re.M)[0].split():
+        assert f"make {target}" in helped
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    listed = set()
+    folder = ""
+    block = next(block for _, block in BLOCKS if "end_to_end.py" in block)
+    for line in block.splitlines():
+        found = re.match(r"(\w+/)?\s+([\w.]+)\s{2,}\S", line)
+        if found:
+            folder = found[1] or folder
+            listed.add(folder + found[2])
+    actual = {
+        str(path.relative_to(REPOSITORY))
+        for folder in ("flows", "tasks", "model", "infra")
+        for path in (REPOSITORY / folder).glob("*")
+        if path.is_file() and path.name != "__init__.py" and not path.name.endswith((".jinja", ".pyc"))
+    }
+    assert listed == actual
+
+
+def test_the_lock_names_no_address_and_pins_every_line():
+    for line in (REPOSITORY / "requirements.lock").read_text().splitlines():
+        assert re.match(r"^[a-z0-9._-]+==[^\s]+( ; .+)?$", line), line
