@@ -95,7 +95,14 @@ class LocalLauncher:
 
 
 def _start(spec: JobSpec, logs: str) -> subprocess.Popen[str]:
-    agent = ["-m", "infra.launch", "--standalone", f"--nproc-per-node={spec.processes}", "--max-restarts=0"]
+    agent = [
+        "-m",
+        "infra.launch",
+        str(os.getpid()),
+        "--standalone",
+        f"--nproc-per-node={spec.processes}",
+        "--max-restarts=0",
+    ]
     # The role and --tee make torchrun put "[rank0]:" before each line that a rank writes.
     naming = ["--role=rank", "--tee=3", f"--log-dir={logs}"]
     defaults = {
@@ -243,11 +250,11 @@ def _exit_now(code: int) -> NoReturn:
 def _agent(arguments: list[str]) -> None:
     """What `LocalLauncher` starts: torchrun that stops with its parent."""
     die_with_parent(signal.SIGTERM)
-    if os.getppid() == 1:  # the parent ended before the line above
+    if os.getppid() != int(arguments[0]):  # the parent ended before the line above
         raise SystemExit(1)
     from torch.distributed.run import main
 
-    main(arguments)
+    main(arguments[1:])
 
 
 if __name__ == "__main__":

@@ -70,12 +70,14 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
         if journal:
             _announce(training, parameters)
         started = time.monotonic()
-        finished = _loop(training, journal, stop, started)
-        seconds = training.earlier_seconds + time.monotonic() - started
-        if journal:
-            journal.close()
-            if finished:
-                _summarise(store, training, journal, parameters, seconds)
+        try:
+            finished = _loop(training, journal, stop, started)
+        finally:
+            if journal:
+                journal.close()
+        if journal and finished:
+            seconds = training.earlier_seconds + time.monotonic() - started
+            _summarise(store, training, journal, parameters, seconds)
         place.wait_for_all()
     return 0 if finished else STOPPED
 
