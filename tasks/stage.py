@@ -181,6 +181,7 @@ class StageRunner:
                 reported = time.monotonic()
                 rate = documents / (reported - started)
                 logger.info("%s: %d/%d shards, %.0f documents/s", stage.name, len(done), len(tasks), rate)
+        self._sweep(stage, tasks[0].folder if tasks else "")
         telemetry = Telemetry(
             seconds=round(time.monotonic() - started, 3),
             shards_reused=reused,
@@ -194,6 +195,10 @@ class StageRunner:
         self.store.make_folder(folder, private=stage.private)
         self.store.make_folder(f"{folder}/dropped", private=True)
         self.store.make_folder(f"{folder}/shards")
+        self._sweep(stage, folder)
+
+    def _sweep(self, stage: Stage, folder: str) -> None:
+        """Remove what killed writers left, of an earlier run or of this one."""
         for part in ("", "/dropped", "/shards", *(f"/{name}" for name in stage.others)):
             self.store.remove_temporary(f"{folder}{part}")
 

@@ -110,7 +110,7 @@ class ResumingStream(io.RawIOBase):
                 return 0
             response = self._response or self._connect()
             try:
-                data = response.read(len(buffer))
+                data = response.read1(len(buffer))  # what is there: read() loses the part before a break
             except (HTTPError, OSError) as error:
                 self._failed(str(error))
                 continue
@@ -143,14 +143,14 @@ class ResumingStream(io.RawIOBase):
 
     def _accept(self, response: Any) -> None:
         if response.status in _WORTH_RETRYING:
-            response.release_conn()
+            response.close()  # released with an unread body, it would spoil the next request
             self._failed(f"HTTP {response.status}", response.headers)
         elif response.status not in (200, 206):
-            response.release_conn()
+            response.close()  # released with an unread body, it would spoil the next request
             raise SourceMissingError(f"{self._url}: HTTP {response.status}")
         elif self._position and (response.status == 200 or self._changed(response)):
             # Either the file changed under us or the server knows no ranges: what was read no longer counts.
-            response.release_conn()
+            response.close()  # released with an unread body, it would spoil the next request
             raise SourceUnavailableError(f"{self._url}: changed or not resumable at byte {self._position:,}")
         else:
             length = response.headers.get("Content-Length")

@@ -207,9 +207,8 @@ def test_genuine_archives_hold_the_same_responses_in_either_compression(genuine:
 
 def test_a_clipped_genuine_archive_is_read_up_to_where_it_ends(genuine: Path) -> None:
     found = read((genuine / "clipped.warc.gz").read_bytes())
-    assert len(urls(found)) >= 1
-    assert [reason for _, reason in broken(found)] == ["gzip_truncated"]
-    assert found[-1].offset == broken(found)[0][0]
+    assert urls(found) == []  # its one member is cut
+    assert broken(found) == [(0, "gzip_truncated")]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,148 @@
+"""Extract: the right text out of pages in any encoding and any state."""
+
+import codecs
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from archives import page
+
+from infra.schema import DOCUMENTS, RESPONSES
+from tasks.extract import ExtractSettings, clean_text, decode, extract
+from tasks.stage import Split
+
+RUSSIAN = "Привет, мир! Это проверка кодировки страницы, написанной по-русски."
+CHINESE = "这是一个用来检查网页编码的句子，里面有很多汉字。"
+JAPANESE = "日本語テキスト、これはページの文字コードの試験です。"
+
+
+def run(*pages: bytes | tuple[bytes, str | None], content_type: str = "text/html", **settings: Any) -> Split:
+    rows = []
+    for number, each in enumerate(pages):
+        payload, charset = each if isinstance(each, tuple) else (each, None)
+        place = {"id": str(number), "crawl": "c", "warc_file": "w", "warc_offset": number}
+        rows.append({**place, "payload": payload, "charset": charset, "content_type": content_type})
+    return extract(pa.Table.from_pylist(rows, schema=RESPONSES), ExtractSettings(**settings))
+
+
+def texts(split: Split) -> list[str]:
+    return split.kept["text"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(RUSSIAN, "windows-1251"), (CHINESE, "gb2312"), (JAPANESE, "shift_jis"), ("Grüße", "utf-8"), ("Łódź", "iso-8859-2")],
+)
+def test_the_declared_encoding_is_followed(text: str, encoding: str) -> None:
+    body = page(text).decode()
+    meta = body.replace("<head>", f'<head><meta charset="{encoding}">')
+    assert texts(run((body.encode(encoding), encoding), (meta.encode(encoding), None))) == [text, text]
+    assert texts(run((body.encode(encoding), f'"{encoding.upper()}"'))) == [text]
+
+
+@pytest.mark.parametrize(("text", "encoding"), [(RUSSIAN, "windows-1251"), (JAPANESE * 3, "shift_jis"), ("Grüße " * 9, "utf-8")])
+def test_an_undeclared_encoding_is_detected(text: str, encoding: str) -> None:
+    assert texts(run(page(text).decode().encode(encoding))) == [text.strip()]
+
+
+@pytest.mark.parametrize(
+    ("mark", "encoding"),
+    [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")],
+)
+def test_a_byte_order_mark_overrules_the_header(mark: bytes, encoding: str) -> None:
+    assert texts(run((mark + page(RUSSIAN).decode().encode(encoding), "windows-1252"))) == [RUSSIAN]
+
+
+def test_the_header_overrules_the_meta_element() -> None:
+    body = page(RUSSIAN).decode().replace("<head>", '<head><meta charset="windows-1252">')
+    assert texts(run((body.encode("windows-1251"), "windows-1251"))) == [RUSSIAN]
+
+
+@pytest.mark.parametrize("charset", ["utf-8", None])
+def test_one_bad_byte_costs_one_character(charset: str | None) -> None:
+    assert decode("Größe und schöner Spaß".encode() + b"\xff mehr", charset) == "Größe und schöner Spaß\ufffd mehr"
+
+
+@pytest.mark.parametrize("charset", ["nonsense", "", "\xff", "x-user-defined"])
+def test_an_unknown_encoding_is_as_good_as_none(charset: str) -> None:
+    assert decode("Grüße aus Köln und Düsseldorf".encode(), charset) == "Grüße aus Köln und Düsseldorf"
+
+
+def test_mojibake_is_repaired_unless_switched_off() -> None:
+    broken = page("The cafÃ© was nice, donâ€™t you think?")
+    assert texts(run((broken, "utf-8"))) == ["The café was nice, don’t you think?"]
+    assert texts(run((broken, "utf-8"), fix_mojibake=False)) == ["The cafÃ© was nice, donâ€™t you think?"]
+
+
+@pytest.mark.parametrize("text", ["plain &amp; simple &lt;b&gt; 'quoted' -- ...", "“Quoted” – naïve façade… ﬁ ½ ①"])
+def test_sound_text_is_left_as_it_is(text: str) -> None:
+    assert clean_text(text, True) == text
+
+
+def test_control_characters_are_removed_and_lines_end_alike() -> None:
+    assert clean_text("a\x00b\x08\r\nc\rd\te\ufeff\ufffe\x7f\n", True) == "ab\nc\nd\te"
+
+
+def test_main_content_leaves_boilerplate_out_by_choice() -> None:
+    body = b"<html><body><nav>Home Imprint</nav><main><p>The story.</p></main><footer>Contact</footer></body></html>"
+    assert texts(run(body)) == ["The story."]
+    assert "Imprint" in texts(run(body, main_content=False))[0]
+
+
+def test_alternative_texts_of_images_are_taken_by_choice() -> None:
+    body = b"<html><body><main><p>A mill. <img src=x alt='Its wheel'></p></main></body></html>"
+    assert "wheel" not in texts(run(body))[0]
+    assert "Its wheel" in texts(run(body, alt_texts=True))[0]
+
+
+def test_trafilatura_can_be_chosen() -> None:
+    body = page("The mill stands at the river. It has stood there for two hundred years, and it grinds grain.\n\n" * 3)
+    [text] = texts(run(body, extractor="trafilatura"))
+    assert "two hundred years" in text
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<p>found",
+        b"<html><body><table><tr><td><p>found</table></b></i></div>",
+        b"<<<>><p foo=\"<main>found",
+        b"<p>found &#xD800; &#0; &#x110000; &bogus; &",
+        b"<!DOCTYPE html" + b"<div>" * 2000 + b"found",
+        b"\x00\x01\x02<p>found\x00</p>",
+        b"<main><![CDATA[ x ]]>found<!-- open",
+    ],
+)
+@pytest.mark.parametrize("extractor", ["resiliparse", "trafilatura"])
+def test_broken_pages_break_nothing(body: bytes, extractor: str) -> None:
+    split = run(body, page("The next page. " * 30), extractor=extractor)
+    assert split.kept.num_rows + split.dropped.num_rows == 2
+    assert split.kept["id"].to_pylist()[-1] == "1"
+    for text in texts(split):
+        text.encode()
+
+
+@pytest.mark.parametrize("body", [b"", b"  \n ", b"<html><body><script>x()</script></body></html>", b"\x00\x01"])
+def test_a_page_without_text_is_dropped(body: bytes) -> None:
+    [row] = run(body).dropped.to_pylist()
+    assert (row["reason"], row["value"], row["text"]) == ("no_text", float(len(body)), None)
+
+
+def test_large_pages_and_long_texts_are_dropped_with_their_size() -> None:
+    body = page("words " * 100)
+    [row] = run(body, max_page_bytes=len(body) - 1).dropped.to_pylist()
+    assert (row["reason"], row["value"]) == ("page_too_large", float(len(body)))
+    [row] = run(body, max_characters=598).dropped.to_pylist()
+    assert (row["reason"], row["value"]) == ("text_too_long", 599.0)
+    assert run(body, max_characters=599, max_page_bytes=len(body)).dropped.num_rows == 0
+    assert run(body, max_characters=None, max_page_bytes=None).kept.num_rows == 1
+
+
+def test_plain_text_is_taken_as_it_is() -> None:
+    assert texts(run((b"<p>not a tag</p>", "utf-8"), content_type="text/plain")) == ["<p>not a tag</p>"]
+
+
+def test_provenance_goes_on_and_languages_are_unknown() -> None:
+    kept = run(page("x")).kept
+    assert kept.schema == DOCUMENTS
+    assert (kept["id"][0].as_py(), kept["warc_file"][0].as_py(), kept["language"][0].as_py()) == ("0", "w", None)
