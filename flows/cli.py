@@ -6,7 +6,6 @@ Flows are imported after Prefect's environment is set, because Prefect reads it 
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import click
 
+from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
 from infra.configuration import assignment, describe, load_settings
@@ -184,7 +184,7 @@ def prepare(settings: PipelineSettings) -> None:
     """Set up Prefect's home and the log before Prefect is imported. The user's own environment comes first."""
     store = Store(settings.environment.root)
     defaults = {
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "flows,tasks,model,infra",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal gets our own log and one error
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -196,11 +196,7 @@ def prepare(settings: PipelineSettings) -> None:
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.captureWarnings(True)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name in ("flows", "tasks", "model", "infra"):
-        logging.getLogger(name).setLevel(logging.INFO)
-        logging.getLogger(name).addHandler(handler)
+    progress.to_terminal()
 
 
 def print_json(value: Settings) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows import progress
 from flows.config import DatasetSettings
 from flows.reporting import corpus_report, publish_funnel
 from infra.cluster import open_cluster
@@ -50,6 +51,7 @@ def build_corpus(
     environment: Environment = Environment(),
 ) -> Corpus:
     """Fetch, extract, filter, deduplicate, redact and tokenize a crawl, and publish the result as a dataset."""
+    progress.let_through()
     store = Store(environment.root)
     with open_cluster(environment) as cluster:
         logger.info("Dask: %d workers, dashboard %s", cluster.workers, cluster.dashboard)

@@ -4,6 +4,7 @@ import logging
 
 from prefect import flow
 
+from flows import progress
 from flows.config import DatasetSettings
 from flows.pretraining import launch
 from infra.errors import BadInput
@@ -32,6 +33,7 @@ def evaluate(
     environment: Environment = Environment(),
 ) -> Evaluation:
     """Measure held-out loss and bits per byte of a finished run, beside the untrained model and token frequencies."""
+    progress.let_through()
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     record = prepare_run(store, manifest, run, training)

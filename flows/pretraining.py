@@ -6,6 +6,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import deployment, flow_run
 
+from flows import progress
 from flows.config import DatasetSettings
 from flows.reporting import link_mlflow_run
 from infra.launch import JobSpec, LocalLauncher
@@ -35,6 +36,7 @@ def pretrain(
     environment: Environment = Environment(),
 ) -> Training:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
+    progress.let_through()
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     record = prepare_run(store, manifest, run, training)

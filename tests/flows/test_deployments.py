@@ -95,7 +95,7 @@ def test_a_worker_runs_the_whole_chain(team: tuple[dict[str, str], str], small_c
     assert {run["state_type"] for run in runs} == {"COMPLETED"}
     assert len(runs) == 4  # the chain and the three flows that it is made of
     artifacts = {each["key"]: each for each in ask(f"{api}/artifacts/filter", {})}
-    assert "near_duplicate" in artifacts["corpus-funnel"]["data"] or "dedup" in artifacts["corpus-funnel"]["data"]
+    assert '"stage": "dedup"' in artifacts["corpus-funnel"]["data"]
     assert mlflow in artifacts["mlflow-run"]["data"]
     logs = [each["message"] for each in ask(f"{api}/logs/filter", {"limit": 200})]
     assert any("quality:" in each for each in logs)

@@ -25,7 +25,7 @@ SETTINGS = {
     "training.model.sequence_length": 64,
     "corpus.tokenizer.vocabulary_size": 512,
     "corpus.heldout.fraction": 0.1,
-    "evaluation.prompts": "[The module ]",
+    "evaluation.prompts": "['The module ']",
     "evaluation.sample_tokens": 8,
 }
 
