@@ -1,10 +1,10 @@
 """The cluster: results and errors of single items, and a scheduler that is started elsewhere."""
 
-from collections.abc import Sequence
+import math
+from typing import Any
 
 import pytest
 from distributed import LocalCluster
-from shard_functions import describe_item
 
 from infra.cluster import Cluster, open_cluster
 from infra.errors import BadInput, RunFailed
@@ -12,27 +12,27 @@ from infra.settings import Environment
 
 
 def test_every_item_is_answered_once(cluster: Cluster) -> None:
-    items: Sequence[int] = [n for n in range(40) if n != 3]
-    assert sorted(cluster.map(describe_item, items, "describe")) == sorted(f"item {n}" for n in items)
+    assert sorted(cluster.map(math.factorial, range(40), "factorial")) == sorted(map(math.factorial, range(40)))
     assert cluster.workers == 2
     assert cluster.dashboard.startswith("http://127.0.0.1:")
 
 
 def test_an_error_names_the_item_and_the_label(cluster: Cluster) -> None:
     with pytest.raises(RunFailed) as caught:
-        list(cluster.map(describe_item, [1, 2, 3, 4], "describe"))
-    assert caught.value.value == "describe: 3 failed (LookupError: no such thing)"
+        list(cluster.map(math.sqrt, [1, 2, -3, 4], "root"))
+    assert caught.value.value == "root: -3 failed (ValueError: math domain error)"
     assert caught.value.rule == "a shard is tried 3 times"
-    assert cluster.run(describe_item, 5, "describe") == "item 5"
+    assert cluster.run(math.sqrt, 25, "root") == 5
 
 
 def test_a_scheduler_that_was_started_elsewhere_is_used() -> None:
+    local: Any = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1")
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1") as elsewhere,
+        local as elsewhere,
         open_cluster(Environment(scheduler=elsewhere.scheduler_address, workers=5)) as cluster,
     ):
         assert cluster.workers == 1
-        assert cluster.run(describe_item, 7, "describe") == "item 7"
+        assert cluster.run(math.sqrt, 49, "root") == 7
 
 
 def test_a_scheduler_that_does_not_answer_is_bad_input() -> None:

@@ -38,7 +38,7 @@ def test_what_is_written_is_read_back_with_its_digest(store: Store) -> None:
 
 
 def test_a_block_that_raises_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="midway"), store.create("a/file") as out:
+    with pytest.raises(RuntimeError, match="midway"), store.create("a/file") as out:  # noqa: PT012
         out.write(b"half")
         raise RuntimeError("midway")
     assert not store.exists("a/file")
@@ -47,7 +47,7 @@ def test_a_block_that_raises_leaves_nothing(store: Store) -> None:
 
 def test_a_block_that_raises_leaves_the_old_file(store: Store) -> None:
     store.write_bytes("file", b"old")
-    with pytest.raises(RuntimeError, match="midway"), store.create("file") as out:
+    with pytest.raises(RuntimeError, match="midway"), store.create("file") as out:  # noqa: PT012
         out.write(b"new")
         raise RuntimeError("midway")
     assert store.read_bytes("file") == b"old"
@@ -82,7 +82,7 @@ def test_a_file_that_is_no_arrow_is_damaged_data(store: Store, data: bytes) -> N
 def test_a_truncated_arrow_file_is_damaged_data(store: Store) -> None:
     store.write_table("t.arrow", TABLE)
     store.write_bytes("t.arrow", store.read_bytes("t.arrow")[:-100])
-    with pytest.raises(DamagedData, match="remove|Remove"):
+    with pytest.raises(DamagedData, match="Remove the stage"):
         store.open_table("t.arrow")
 
 
@@ -122,7 +122,9 @@ def test_a_remote_file_has_no_local_path() -> None:
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"needs root to mount a small disk: {mounted.stderr.decode().strip()}")
     try:
@@ -134,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("pieces", [1, 1000])
 def test_a_full_disk_is_an_error_of_its_own_and_leaves_nothing(small_disk: Path, pieces: int) -> None:
     store = Store(str(small_disk))
-    with pytest.raises(DiskFull) as caught, store.create("a/file") as out:
+    with pytest.raises(DiskFull) as caught, store.create("a/file") as out:  # noqa: PT012
         for _ in range(pieces):
             out.write(bytes(1_000_000 // pieces))
     assert "a/file could not be written (No space left on device;" in caught.value.value

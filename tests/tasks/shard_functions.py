@@ -107,10 +107,3 @@ def refuse(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
     """Refuse the user's input."""
     raise BadInput(f"source {source}", "a rule", "A remedy")
     yield
-
-
-def describe_item(item: int) -> str:
-    """A task that fails for some items."""
-    if item == 3:
-        raise LookupError("no such thing")
-    return f"item {item}"

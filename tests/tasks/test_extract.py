@@ -12,7 +12,7 @@ from tasks.extract import ExtractSettings, clean_text, decode, extract
 from tasks.stage import Split
 
 RUSSIAN = "Привет, мир! Это проверка кодировки страницы, написанной по-русски."
-CHINESE = "这是一个用来检查网页编码的句子，里面有很多汉字。"
+CHINESE = "这是一个用来检查网页编码的句子，里面有很多汉字。"  # noqa: RUF001
 JAPANESE = "日本語テキスト、これはページの文字コードの試験です。"
 
 
@@ -31,7 +31,13 @@ def texts(split: Split) -> list[str]:
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [(RUSSIAN, "windows-1251"), (CHINESE, "gb2312"), (JAPANESE, "shift_jis"), ("Grüße", "utf-8"), ("Łódź", "iso-8859-2")],
+    [
+        (RUSSIAN, "windows-1251"),
+        (CHINESE, "gb2312"),
+        (JAPANESE, "shift_jis"),
+        ("Grüße", "utf-8"),
+        ("Łódź", "iso-8859-2"),
+    ],
 )
 def test_the_declared_encoding_is_followed(text: str, encoding: str) -> None:
     body = page(text).decode()
@@ -40,7 +46,9 @@ def test_the_declared_encoding_is_followed(text: str, encoding: str) -> None:
     assert texts(run((body.encode(encoding), f'"{encoding.upper()}"'))) == [text]
 
 
-@pytest.mark.parametrize(("text", "encoding"), [(RUSSIAN, "windows-1251"), (JAPANESE * 3, "shift_jis"), ("Grüße " * 9, "utf-8")])
+@pytest.mark.parametrize(
+    ("text", "encoding"), [(RUSSIAN, "windows-1251"), (JAPANESE * 3, "shift_jis"), ("Grüße " * 9, "utf-8")]
+)
 def test_an_undeclared_encoding_is_detected(text: str, encoding: str) -> None:
     assert texts(run(page(text).decode().encode(encoding))) == [text.strip()]
 
@@ -70,11 +78,11 @@ def test_an_unknown_encoding_is_as_good_as_none(charset: str) -> None:
 
 def test_mojibake_is_repaired_unless_switched_off() -> None:
     broken = page("The cafÃ© was nice, donâ€™t you think?")
-    assert texts(run((broken, "utf-8"))) == ["The café was nice, don’t you think?"]
+    assert texts(run((broken, "utf-8"))) == ["The café was nice, don\u2019t you think?"]
     assert texts(run((broken, "utf-8"), fix_mojibake=False)) == ["The cafÃ© was nice, donâ€™t you think?"]
 
 
-@pytest.mark.parametrize("text", ["plain &amp; simple &lt;b&gt; 'quoted' -- ...", "“Quoted” – naïve façade… ﬁ ½ ①"])
+@pytest.mark.parametrize("text", ["plain &amp; simple &lt;b&gt; 'quoted' -- ...", "“Quoted” – naïve façade… ﬁ ½ ①"])  # noqa: RUF001
 def test_sound_text_is_left_as_it_is(text: str) -> None:
     assert clean_text(text, True) == text
 
@@ -106,7 +114,7 @@ def test_trafilatura_can_be_chosen() -> None:
     [
         b"<p>found",
         b"<html><body><table><tr><td><p>found</table></b></i></div>",
-        b"<<<>><p foo=\"<main>found",
+        b'<<<>><p foo="<main>found',
         b"<p>found &#xD800; &#0; &#x110000; &bogus; &",
         b"<!DOCTYPE html" + b"<div>" * 2000 + b"found",
         b"\x00\x01\x02<p>found\x00</p>",

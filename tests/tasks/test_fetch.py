@@ -52,7 +52,9 @@ def raw(message: bytes, url: str = "http://n.example/", **headers: str | None) -
 
 
 def test_a_page_is_kept_with_where_it_came_from(tmp_path: Path) -> None:
-    found = Outcome(tmp_path, members(warcinfo(), A, record("request", "http://a.example/", b"GET / HTTP/1.1\r\n\r\n"), B))
+    found = Outcome(
+        tmp_path, members(warcinfo(), A, record("request", "http://a.example/", b"GET / HTTP/1.1\r\n\r\n"), B)
+    )
     assert found.kept.schema == RESPONSES
     first, second = found.kept.to_pylist()
     assert first["payload"] == HTML + b"a"
@@ -118,7 +120,11 @@ def test_a_broken_date_costs_the_date_alone(tmp_path: Path, date: str | None) ->
 
 
 def test_bytes_that_are_no_utf8_in_headers_cost_nothing_else(tmp_path: Path) -> None:
-    odd = raw(http(HTML, content_type="text/html; charset=@@")).replace(b"@@", b"\xff\xed").replace(b"n.exa", b"n\xff\xed\xa0.exa")
+    odd = (
+        raw(http(HTML, content_type="text/html; charset=@@"))
+        .replace(b"@@", b"\xff\xed")
+        .replace(b"n.exa", b"n\xff\xed\xa0.exa")
+    )
     assert Outcome(tmp_path, members(odd, C)).payloads == [HTML, HTML + b"c"]
 
 
@@ -168,7 +174,9 @@ def test_records_of_one_member_have_ids_of_their_own(tmp_path: Path) -> None:
 def test_a_truncated_shard_keeps_what_can_be_read(tmp_path: Path) -> None:
     found = Outcome(tmp_path, members(A, B, C)[:-30])
     assert found.payloads == [HTML + b"a", HTML + b"b"]
-    assert [(row["reason"], row["warc_offset"]) for row in found.quarantined] == [("gzip_truncated", len(members(A, B)))]
+    assert [(row["reason"], row["warc_offset"]) for row in found.quarantined] == [
+        ("gzip_truncated", len(members(A, B)))
+    ]
 
 
 def test_digests_can_be_left_unverified(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ SAMPLES = {
     "en": "The mill stands at the river, and the miller has worked there since he was a boy of twelve years.",
     "de": "Die Mühle steht am Fluss, und der Müller arbeitet dort, seit er ein Junge von zwölf Jahren war.",
     "fr": "Le moulin se trouve au bord de la rivière, et le meunier y travaille depuis l'âge de douze ans.",
-    "ru": "Мельница стоит у реки, и мельник работает там с тех пор, как ему исполнилось двенадцать лет.",
+    "ru": "Мельница стоит у реки, и мельник работает там с тех пор, как ему исполнилось двенадцать лет.",  # noqa: RUF001
     "ja": "水車小屋は川のそばに立っていて、粉屋は十二歳の頃からそこで働いている。",
 }
 

@@ -32,9 +32,9 @@ def test_a_signal_is_what_one_would_count(signal: str) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
 def test_a_rule_fires_beyond_its_threshold_and_not_on_it(rule: Rule) -> None:
     text, value = SIGNALS[rule.signal]
-    assert judge(text, QualitySettings(**OFF | {rule.setting: value})) == (None, None)
+    assert judge(text, QualitySettings.model_validate(OFF | {rule.setting: value})) == (None, None)
     step = (1 if isinstance(value, int) else 0.01) * (1 if rule.bound == "min" else -1)
-    assert judge(text, QualitySettings(**OFF | {rule.setting: value + step})) == (rule.reason, value)
+    assert judge(text, QualitySettings.model_validate(OFF | {rule.setting: value + step})) == (rule.reason, value)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
@@ -42,8 +42,8 @@ def test_a_rule_that_is_unset_never_fires(rule: Rule) -> None:
     text, value = SIGNALS[rule.signal]
     step = (1 if isinstance(value, int) else 0.01) * (1 if rule.bound == "min" else -1)
     alone = OFF | {rule.setting: value + step}
-    assert judge(text, QualitySettings(**alone))[0] == rule.reason
-    assert judge(text, QualitySettings(**alone | {rule.setting: None})) == (None, None)
+    assert judge(text, QualitySettings.model_validate(alone))[0] == rule.reason
+    assert judge(text, QualitySettings.model_validate(alone | {rule.setting: None})) == (None, None)
 
 
 @pytest.mark.parametrize("name", [name for name in QualitySettings.model_fields if name != "stop_words"])
@@ -68,12 +68,17 @@ def test_the_published_defaults_part_good_text_from_bad() -> None:
 
 
 def test_the_first_rule_that_fails_gives_the_reason() -> None:
-    assert judge("x", QualitySettings(**OFF | {"min_stop_words": 2, "min_words": 2})) == ("too_few_words", 1)
+    assert judge("x", QualitySettings.model_validate(OFF | {"min_stop_words": 2, "min_words": 2})) == (
+        "too_few_words",
+        1,
+    )
 
 
 def test_documents_are_split_with_reason_and_value() -> None:
     rows = [{"id": t, "crawl": "c", "warc_file": "w", "warc_offset": 0, "text": t} for t in ("a b", "a")]
-    split = quality(pa.Table.from_pylist(rows, schema=DOCUMENTS), QualitySettings(**OFF | {"min_words": 2}))
+    split = quality(
+        pa.Table.from_pylist(rows, schema=DOCUMENTS), QualitySettings.model_validate(OFF | {"min_words": 2})
+    )
     assert split.kept["id"].to_pylist() == ["a b"]
     assert [(r["id"], r["reason"], r["value"]) for r in split.dropped.to_pylist()] == [("a", "too_few_words", 1.0)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from archives import tree
-from shard_functions import COUNTING, CountSettings, DiesOnce, Incomplete, Stalls, count, fail, refuse
+from shard_functions import COUNTING, CountSettings, DiesOnce, Incomplete, count, fail, refuse
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, DiskFull, RunFailed
@@ -25,7 +25,9 @@ SOURCES = ["a", "b", "c", "d"]
 SETTINGS = CountSettings()
 
 
-def run(root: Path, cluster: Cluster, function: ShardFunction = count, settings: CountSettings = SETTINGS) -> StageManifest:
+def run(
+    root: Path, cluster: Cluster, function: ShardFunction = count, settings: CountSettings = SETTINGS
+) -> StageManifest:
     return StageRunner(Store(str(root)), cluster).run(COUNTING, function, SOURCES, settings, {"parent": "p"})
 
 
@@ -78,7 +80,9 @@ def test_settings_name_the_folder(tmp_path: Path, cluster: Cluster) -> None:
     assert other.rows_in == 4 * 63
 
 
-def test_only_the_shard_without_a_record_is_redone(tmp_path: Path, cluster: Cluster, uninterrupted: dict[str, str]) -> None:
+def test_only_the_shard_without_a_record_is_redone(
+    tmp_path: Path, cluster: Cluster, uninterrupted: dict[str, str]
+) -> None:
     manifest = run(tmp_path, cluster)
     folder = tmp_path / manifest.folder
     (folder / "manifest.json").unlink()

@@ -107,7 +107,9 @@ def test_a_busy_server_is_asked_again(serve: Callable[..., Server]) -> None:
     assert len(server.requests) == 3
 
 
-def test_retry_after_is_obeyed_up_to_the_longest_wait(serve: Callable[..., Server], caplog: pytest.LogCaptureFixture) -> None:
+def test_retry_after_is_obeyed_up_to_the_longest_wait(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level("INFO", "tasks.transport"):
         read_source(serve(busy, whole).url, QUICK.model_copy(update={"max_wait_seconds": 1.0, "backoff_seconds": 0.01}))
         read_source(serve(busy, whole).url, QUICK.model_copy(update={"max_wait_seconds": 0.1}))

@@ -5,6 +5,7 @@ import io
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import http, members, record, response, warcinfo
@@ -158,7 +159,7 @@ class Trickle(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         part, self._rest = self._rest[:7], self._rest[7:]
         buffer[: len(part)] = part
         return len(part)
