@@ -12,14 +12,24 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from archives import tree
-from shard_functions import COUNTING, CountSettings, DiesOnce, Incomplete, count, fail, refuse
+from shard_functions import COUNTING, NUMBERS, CountSettings, DiesOnce, Incomplete, count, fail, refuse
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.manifest import StageManifest, Telemetry
 from infra.schema import DOCUMENTS, DROPPED
 from infra.store import Store
-from tasks.stage import ShardFunction, Split, Stage, StageRunner, drop, split_by_reason
+from tasks.stage import (
+    ShardFunction,
+    ShardTask,
+    Split,
+    Stage,
+    StageRunner,
+    drop,
+    finished_shard,
+    make_shard,
+    split_by_reason,
+)
 
 SOURCES = ["a", "b", "c", "d"]
 SETTINGS = CountSettings()
@@ -223,10 +233,8 @@ def test_a_stage_that_met_a_full_disk_goes_on_when_there_is_space(
 
 def test_a_stage_may_live_on_a_remote_file_system() -> None:
     # Two processes share no memory:// files, so the shard is made in this one.
-    from tasks.stage import ShardTask, finished_shard, make_shard
-
     store = Store("memory://stage-on-remote")
-    task = ShardTask(COUNTING, count, SETTINGS, COUNTING.schema, "stages/counting/x", 0, 1, "a")  # pyright: ignore[reportArgumentType]
+    task = ShardTask(COUNTING, count, SETTINGS, NUMBERS, "stages/counting/x", 0, 1, "a")
     assert finished_shard(store, task) is None
     record, resident = make_shard(store, task)
     assert finished_shard(store, task) == record
@@ -258,3 +266,13 @@ def test_a_stage_says_which_libraries_decide_its_bytes(tmp_path: Path, cluster: 
     manifest = runner.run(stage, count, ["a"], SETTINGS, {})
     assert manifest.libraries == {"pyarrow": pa.__version__, "numpy": __import__("numpy").__version__}
     assert manifest.version == 2
+
+
+def test_a_shard_whose_second_file_cannot_be_opened_leaves_no_first_one(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    task = ShardTask(COUNTING, count, SETTINGS, NUMBERS, "stages/counting/x", 0, 1, "a")
+    store.write_bytes("stages/counting/x/dropped", b"a file where a folder should be")
+    with pytest.raises(OSError, match="dropped") as caught:
+        make_shard(store, task)
+    assert temporary(tmp_path) == []
+    assert caught.value.errno is not None
