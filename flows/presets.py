@@ -27,7 +27,7 @@ def demo() -> PipelineSettings:
     """Two CPU cores and a few minutes: the sample crawl, a small vocabulary, a model that two processes share."""
     return PipelineSettings(
         dataset=DatasetSettings(name="demo"),
-        corpus=CorpusSettings(tokenizer=TokenizerSettings(vocabulary_size=4096, sample_bytes=4_000_000)),
+        corpus=CorpusSettings(tokenizer=TokenizerSettings(vocabulary_size=2048, sample_bytes=4_000_000)),
         run="demo",
         training=TrainingSettings(
             model=ModelSettings(
@@ -38,16 +38,17 @@ def demo() -> PipelineSettings:
                 ffn_hidden_size=384,
                 sequence_length=128,
             ),
-            optimizer=OptimizerSettings(learning_rate=3e-3, min_learning_rate=3e-4, warmup_steps=20),
-            duration=Duration(steps=300),
-            global_batch_size=32,
-            micro_batch_size=8,
+            optimizer=OptimizerSettings(learning_rate=4e-3, min_learning_rate=4e-4, warmup_steps=50),
+            duration=Duration(steps=700),
+            global_batch_size=8,
+            micro_batch_size=2,
             dtype="float32",
             parallel=ParallelSettings(processes=2, pipeline=2),
-            checkpoint=CheckpointSettings(every_steps=100),
+            checkpoint=CheckpointSettings(every_steps=250),
+            log_every=50,
         ),
         evaluation=EvaluationSettings(
-            prompts=("The database ", "This function returns ", "In the morning "),
+            prompts=("The database ", "This function returns ", "In this chapter "),
             max_tokens=50_000,
         ),
     )

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
-from small_runs import real_documents, write_dataset
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model import megatron_cpu
+from tests.model.small_runs import real_documents, write_dataset
 
 with warnings.catch_warnings():
     # Megatron-Core warns of optional libraries while it is imported; tests hold every later warning for an error.

@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 import torch
-from small_runs import small_training
 
 from infra.errors import BadInput, DamagedData, DiskFull
 from infra.manifest import DatasetManifest
@@ -18,6 +17,7 @@ from model.gpt import build_model, distribute
 from model.optimizer import build_optimizer
 from model.parallel import Place
 from model.run import RunRecord, prepare_run
+from tests.model.small_runs import small_training
 
 
 class Trained:

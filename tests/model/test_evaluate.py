@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import launch, layout, small_training
 
 from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest
@@ -14,6 +13,7 @@ from infra.tracking import TrackedRun, open_run
 from model.config import EvaluationSettings
 from model.gpt import build_model
 from model.run import EvaluationRecord, LaunchRecord, RunRecord, evaluation_path, prepare_run, read_metrics
+from tests.model.small_runs import launch, layout, small_training
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """Training under every layout is the same training."""
 
 import pytest
-from small_runs import largest_difference, layout, small_training, train
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from tests.model.small_runs import largest_difference, layout, small_training, train
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from megatron.core import optimizer as megatron_optimizer
-from small_runs import layout, small_training
 
 from model.checkpoint import Checkpoints
 from model.data import Documents, TrainingOrder
@@ -18,6 +17,7 @@ from model.megatron_fixes import _pad
 from model.optimizer import build_optimizer
 from model.rank import StopRequest
 from model.run import prepare_run
+from tests.model.small_runs import layout, small_training
 
 
 @pytest.fixture

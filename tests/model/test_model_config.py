@@ -2,10 +2,10 @@
 
 import pytest
 from pydantic import ValidationError
-from small_runs import layout, small_training
 
 from infra.errors import BadInput
 from model.config import Duration, EvaluationSettings, padded_vocabulary, validate_evaluation, validate_layout
+from tests.model.small_runs import layout, small_training
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ import signal
 
 import psutil
 import pytest
-from small_runs import largest_difference, launch, layout, small_training
 
 from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
+from tests.model.small_runs import largest_difference, launch, layout, small_training
 
 # Several buckets, some of them padded: what Megatron-Core's optimizer checkpoints need model.megatron_fixes for.
 OVERLAPPED = layout(data=2, overlap=True, bucket_size=5000)

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from small_runs import layout, small_training
 
 from infra.errors import BadInput, DamagedData
 from infra.store import Store
 from model.run import RunRecord, open_run_folder, prepare_run, read_metrics, run_fingerprint, truncate_metrics
+from tests.model.small_runs import layout, small_training
 
 
 def test_preparing_again_keeps_the_run_and_takes_the_new_layout(store, dataset) -> None:
