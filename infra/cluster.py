@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 _DASK_SETTINGS = {
     # glibc keeps freed memory of many small texts otherwise, and workers seem to leak.
     "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
-    "distributed.comm.timeouts.connect": "20s",
+    "distributed.comm.timeouts.connect": "10s",
     "distributed.diagnostics.nvml": False,
 }
 
@@ -101,7 +101,7 @@ def open_cluster(environment: Environment) -> Iterator[Cluster]:
 def _client(environment: Environment) -> Iterator[Client]:
     if environment.scheduler is not None:
         try:
-            client = Client(environment.scheduler, set_as_default=False, timeout="20s")
+            client = Client(environment.scheduler, set_as_default=False, timeout="10s")
         except OSError as error:
             raise BadInput(
                 f"environment.scheduler={environment.scheduler} does not answer ({error})",

@@ -145,7 +145,7 @@ class Telemetry(Manifest):
     """Shards that an earlier, interrupted run had finished."""
     workers: int
     peak_worker_bytes: int
-    """Largest resident set of any worker process while it ran this stage's shards."""
+    """Largest resident set that any worker process had had, in this or an earlier stage, when it ended a shard."""
     finished_at: str
 
 

@@ -23,6 +23,10 @@ from tasks.stage import Split, Stage, split_by_reason
 
 EXTRACT = Stage("extract", 1, DOCUMENTS, libraries=("pyarrow", "resiliparse", "trafilatura", "ftfy"))
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_NESTING_TAG = re.compile(
+    r"<(/?)(?:div|span|section|article|main|center|blockquote|table|ul|ol|dl|font|b|i|u|em|strong|small|big|sub|sup)\b",
+    re.I,
+)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufff0-\ufffb\ufffe\uffff]")
 
 
@@ -39,12 +43,15 @@ class ExtractSettings(Settings):
     """Repair text that was decoded wrongly somewhere on its way, with ftfy."""
     max_page_bytes: int | None = Field(default=20 << 20, ge=1)
     """Larger pages are dropped as page_too_large: parsers need many times a page's size."""
+    max_nesting: int | None = Field(default=4000, ge=1)
+    """Pages whose elements stand deeper in each other are dropped as nesting_too_deep: parsers take time that grows
+    with the square of the depth, and 100,000 levels hold a worker for minutes."""
     max_characters: int | None = Field(default=2_000_000, ge=1)
     """Longer texts are dropped as text_too_long: they are dumps and logs."""
 
 
 def extract(table: pa.Table, settings: ExtractSettings) -> Split:
-    """RESPONSES to DOCUMENTS. Drops page_too_large, no_text, text_too_long and extraction_failed."""
+    """RESPONSES to DOCUMENTS. Drops page_too_large, no_text, text_too_long, nesting_too_deep and extraction_failed."""
     texts: list[str | None] = []
     reasons: list[str | None] = []
     values: list[float | None] = []
@@ -70,6 +77,8 @@ def _extract_row(
         return None, "page_too_large", len(payload), None
     try:
         page = decode(payload, charset)
+        if settings.max_nesting is not None and (depth := nesting(page, settings.max_nesting)) > settings.max_nesting:
+            return None, "nesting_too_deep", depth, None
         text = page if content_type == "text/plain" else page_text(page, settings)
     except Exception as error:  # noqa: BLE001 - a page that breaks a parser must not break the shard; the row says why
         return None, "extraction_failed", None, f"{type(error).__name__}: {error}"
@@ -90,6 +99,20 @@ def decode(payload: bytes, charset: str | None) -> str:
     known = known or detect_encoding(payload, from_html_meta=True) or "utf-8"
     # Without fallbacks: one bad byte must not turn a whole UTF-8 page into Windows-1252.
     return bytes_to_str(payload, known, errors="replace", fallback_encodings=())
+
+
+def nesting(page: str, limit: int) -> int:
+    """How deep elements that do not close by themselves stand in each other; 0 if there are too few tags to exceed it.
+
+    Counts tags as text, so scripts and comments may add to it; real pages stay below a hundred.
+    """
+    if page.count("<") <= limit:
+        return 0
+    depth = deepest = 0
+    for match in _NESTING_TAG.finditer(page):
+        depth = max(0, depth - 1) if match[1] else depth + 1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def page_text(page: str, settings: ExtractSettings) -> str:

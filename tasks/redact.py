@@ -33,7 +33,8 @@ _CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4))
 """How the digits of a card are written in groups."""
 _DIGITS = re.compile(r"\d+")
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Z0-9])")
-_LONG_NUMBER = re.compile(r"\d(?:[\s().+/-]{0,3}\d){6}")
+_LONG_NUMBER = re.compile(r"\d(?:[\s().+/\[\]\u2010-\u2015\u00ad\uff0d-]{0,3}\d){6,}")
+_PHONE_CONTEXT = 40
 _IBAN_LENGTHS = {
     "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
     "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
@@ -179,18 +180,34 @@ def valid_card(candidate: str) -> bool:
 
 
 def find_phones(text: str, settings: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of telephone numbers: after a +, those of possible length; otherwise those written as a region does."""
-    if not _LONG_NUMBER.search(text):
-        return []
+    """Spans of telephone numbers: after a +, those of possible length; otherwise those written as a region does.
+
+    libphonenumber reads only the surroundings of long numbers, since it takes longer over a text than all else here.
+    """
     spans: set[tuple[int, int]] = set()
-    for region in settings.phone_regions:
-        matcher = phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.STRICT_GROUPING, 1 << 16)
-        # A bare run of digits is a number of some other kind far more often.
-        spans |= {(match.start, match.end) for match in matcher if not match.raw_string.isdigit()}
-    if "+" in text or "\uff0b" in text:
-        matcher = phonenumbers.PhoneNumberMatcher(text, None, phonenumbers.Leniency.POSSIBLE, 1 << 16)
-        spans |= {(match.start, match.end) for match in matcher}
+    for start, end in _number_windows(text):
+        window = text[start:end]
+        for region in settings.phone_regions:
+            matcher = phonenumbers.PhoneNumberMatcher(window, region, phonenumbers.Leniency.STRICT_GROUPING, 1 << 16)
+            # A bare run of digits is a number of some other kind far more often.
+            spans |= {(start + m.start, start + m.end) for m in matcher if not m.raw_string.isdigit()}
+        if "+" in window or "\uff0b" in window:
+            matcher = phonenumbers.PhoneNumberMatcher(window, None, phonenumbers.Leniency.POSSIBLE, 1 << 16)
+            spans |= {(start + m.start, start + m.end) for m in matcher}
     return _without_overlaps(sorted(spans))
+
+
+def _number_windows(text: str) -> list[tuple[int, int]]:
+    """Stretches around numbers of seven digits or more that are grouped or follow a +; neighbours are joined."""
+    windows: list[tuple[int, int]] = []
+    for match in _LONG_NUMBER.finditer(text):
+        start, end = max(0, match.start() - _PHONE_CONTEXT), match.end() + _PHONE_CONTEXT
+        if match.group().isdigit() and not set("+\uff0b") & set(text[start : match.start()]):
+            continue
+        if windows and start <= windows[-1][1]:
+            start = windows.pop()[0]
+        windows.append((start, end))
+    return windows
 
 
 def _without_overlaps(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -146,11 +146,9 @@ class StageRunner:
         }
         folder = stage_folder(stage.name, fingerprint(**identity))
         manifest_path = f"{folder}/manifest.json"
-        if self.store.exists(manifest_path):
-            manifest = StageManifest.load(self.store, manifest_path)
-            if not any(shard.incomplete for shard in manifest.shards):
-                logger.info("%s: already done, %s documents kept", stage.name, f"{manifest.kept:,}")
-                return manifest
+        if (manifest := finished_stage(self.store, manifest_path)) is not None:
+            logger.info("%s: already done, %s documents kept", stage.name, f"{manifest.kept:,}")
+            return manifest
         schema = stage.schema(settings) if callable(stage.schema) else stage.schema
         tasks = [
             ShardTask(stage, function, settings, schema, folder, index, len(sources), source)
@@ -203,14 +201,29 @@ class StageRunner:
             self.store.remove_temporary(f"{folder}{part}")
 
 
+def finished_stage(store: Store, manifest_path: str) -> StageManifest | None:
+    """The manifest of a stage that an earlier run finished, unless a shard is incomplete or a file is gone."""
+    if not store.exists(manifest_path):
+        return None
+    manifest = StageManifest.load(store, manifest_path)
+    whole = all(is_whole(store, manifest.folder, shard) for shard in manifest.shards)
+    return manifest if whole else None
+
+
+def is_whole(store: Store, folder: str, record: ShardRecord) -> bool:
+    """Whether a shard was read to its end and its files are still there, with their sizes."""
+    files = [record.kept, record.dropped, *record.others.values()]
+    return not record.incomplete and all(
+        store.exists(path := f"{folder}/{each.path}") and store.size(path) == each.bytes for each in files
+    )
+
+
 def finished_shard(store: Store, task: ShardTask) -> ShardRecord | None:
     """The record of a shard that an earlier run finished, if its files are still what it says."""
     if not store.exists(task.record_path):
         return None
     record = ShardRecord.load(store, task.record_path)
-    files = [record.kept, record.dropped, *record.others.values()]
-    whole = all(store.exists(path := f"{task.folder}/{each.path}") and store.size(path) == each.bytes for each in files)
-    return record if whole and not record.incomplete else None
+    return record if is_whole(store, task.folder, record) else None
 
 
 def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int]:
@@ -329,8 +342,10 @@ def shard_content(record: ShardRecord) -> list[Any]:
 
 def _log_summary(manifest: StageManifest, telemetry: Telemetry) -> None:
     logger.info(
-        "%s: %s in, %s kept, %s dropped, %.1f s, %.0f documents/s",
+        "%s: %d/%d shards, %s in, %s kept, %s dropped, %.1f s, %.0f documents/s",
         manifest.stage,
+        len(manifest.shards),
+        len(manifest.shards),
         f"{manifest.rows_in:,}",
         f"{manifest.kept:,}",
         f"{sum(manifest.total('reasons').values()):,}",

@@ -1,6 +1,5 @@
 """What many tests share: one Dask cluster for the session, and real input where it stands beside the checkout."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from infra.settings import Environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
-sys.path.append(str(REPOSITORY / "tests" / "tasks"))  # the helpers of the corpus tests, for Dask workers too
 
 
 @pytest.fixture(scope="session")

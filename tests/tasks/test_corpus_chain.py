@@ -11,7 +11,6 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import sentencepiece
-from archives import CRAWL, Chain, members, page, prose, record, response, run_chain, tree, warcinfo, write_crawl
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from infra.cluster import Cluster, open_cluster
@@ -27,6 +26,19 @@ from tasks.stage import StageRunner
 from tasks.tokenization import TokenizationSettings, Tokenize
 from tasks.tokenizer import TokenizerSettings, learn, split_lines, train_tokenizer
 from tasks.transport import SourceSettings, TransportSettings
+from tests.tasks.archives import (
+    CRAWL,
+    Chain,
+    members,
+    page,
+    prose,
+    record,
+    response,
+    run_chain,
+    tree,
+    warcinfo,
+    write_crawl,
+)
 
 SMALL_TOKENIZER = TokenizerSettings(vocabulary_size=600)
 GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen Jahren mit seinem Sohn zusammen. " * 5

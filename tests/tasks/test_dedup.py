@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from archives import prose
 from datasketch import MinHash
 
 from infra.cluster import Cluster
@@ -18,6 +17,7 @@ from infra.schema import DOCUMENTS
 from infra.store import Store
 from tasks.dedup import DedupSettings, dedup, duplicates, shingles, sign, signatures
 from tasks.stage import StageRunner
+from tests.tasks.archives import prose
 
 SETTINGS = DedupSettings()
 

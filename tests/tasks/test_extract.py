@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from archives import page
 
 from infra.schema import DOCUMENTS, RESPONSES
 from tasks.extract import ExtractSettings, clean_text, decode, extract
 from tasks.stage import Split
+from tests.tasks.archives import page
 
 RUSSIAN = "Привет, мир! Это проверка кодировки страницы, написанной по-русски."
 CHINESE = "这是一个用来检查网页编码的句子，里面有很多汉字。"  # noqa: RUF001
@@ -154,3 +154,16 @@ def test_provenance_goes_on_and_languages_are_unknown() -> None:
     kept = run(page("x")).kept
     assert kept.schema == DOCUMENTS
     assert (kept["id"][0].as_py(), kept["warc_file"][0].as_py(), kept["language"][0].as_py()) == ("0", "w", None)
+
+
+@pytest.mark.parametrize("tag", ["div", "b"])
+def test_hostile_nesting_is_dropped_before_a_parser_sees_it(tag: str) -> None:
+    body = f"<{tag}>".encode() * 200_000 + b"deep"
+    split = run(body)
+    (row,) = split.dropped.to_pylist()
+    assert (row["reason"], row["value"]) == ("nesting_too_deep", 200_000)
+
+
+def test_many_elements_beside_each_other_are_no_nesting() -> None:
+    body = b"<main>" + b"<div><p>A line of text.</p></div>" * 5_000 + b"</main>"
+    assert run(body).kept.num_rows == 1

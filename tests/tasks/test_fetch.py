@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from archives import CRAWL, http, members, page, record, response, warcinfo, write_crawl
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, RunFailed
@@ -17,6 +16,7 @@ from infra.store import Store
 from tasks.fetch import fetch, fetch_shard, shard_paths, sniff
 from tasks.stage import StageRunner
 from tasks.transport import SourceSettings
+from tests.tasks.archives import CRAWL, http, members, page, record, response, warcinfo, write_crawl
 
 HTML = page("Some words.")
 A, B, C = (response(f"http://{name}.example/", HTML + name.encode()) for name in "abc")

@@ -41,7 +41,7 @@ def tar_archive(folder: Path, name: str) -> Source:
             info.size = len(body)
             archive.addfile(info, io.BytesIO(body))
         link = tarfile.TarInfo(f"{name}-1.0/docs/link.html")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        link.type, link.linkname = tarfile.SYMTYPE, "index.html"
         archive.addfile(link)
     return source(path, name)
 

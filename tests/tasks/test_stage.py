@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from archives import tree
-from shard_functions import COUNTING, NUMBERS, CountSettings, DiesOnce, Incomplete, count, fail, refuse
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, DiskFull, RunFailed
@@ -30,6 +28,8 @@ from tasks.stage import (
     make_shard,
     split_by_reason,
 )
+from tests.tasks.archives import tree
+from tests.tasks.shard_functions import COUNTING, NUMBERS, CountSettings, DiesOnce, Incomplete, count, fail, refuse
 
 SOURCES = ["a", "b", "c", "d"]
 SETTINGS = CountSettings()
@@ -131,7 +131,7 @@ import sys
 from pathlib import Path
 from infra.cluster import open_cluster
 from infra.settings import Environment
-from shard_functions import Stalls
+from tests.tasks.shard_functions import Stalls
 from test_stage import run
 if __name__ == "__main__":
     with open_cluster(Environment(workers=2)) as cluster:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import http, members, record, response, warcinfo
 
 from tasks.warc import Broken, Record, read_records, sha1_digest
+from tests.tasks.archives import http, members, record, response, warcinfo
 
 A, B, C = (response(f"http://{name}.example/", f"<html>page {name}".encode()) for name in "abc")
 LIMIT = 1 << 20
