@@ -65,7 +65,7 @@ def test_settings_are_laid_over_each_other_in_order(tmp_path):
     assert shown["corpus"]["language"]["min_score"] == 0.7
     assert shown["dataset"]["name"] == "german"
     assert shown["environment"]["workers"] == 3
-    assert shown["corpus"]["tokenizer"]["vocabulary_size"] == 4096
+    assert shown["corpus"]["tokenizer"]["vocabulary_size"] == 2048
 
 
 def test_show_of_an_empty_root(tmp_path):
