@@ -99,9 +99,7 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
     prepare(settings)
     from flows.outcome import Outcome
     from flows.reporting import look_further
-    from flows.sample import with_sample_crawl
 
-    settings = with_sample_crawl(settings)
     store = Store(settings.environment.root)
     outcome = Outcome.recall(store, settings)
     if outcome is None:

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from flows import progress
 from flows.config import DatasetSettings
 from flows.reporting import corpus_report, publish_funnel
+from flows.sample import resolve_source
 from infra.cluster import open_cluster
 from infra.manifest import DatasetManifest, StageManifest
 from infra.report import CorpusReport
@@ -56,7 +57,8 @@ def build_corpus(
     with open_cluster(environment) as cluster:
         logger.info("Dask: %d workers, dashboard %s", cluster.workers, cluster.dashboard)
         runner = StageRunner(store, cluster)
-        pages = stage("fetch", fetch, runner, corpus.source)
+        source = stage("source", resolve_source, corpus.source, store)
+        pages = stage("fetch", fetch, runner, source)
         text = stage("extract", runner.apply, EXTRACT, extract, pages, corpus.extract)
         wanted = stage("language", runner.apply, LANGUAGE, language, text, corpus.language)
         good = stage("quality", runner.apply, QUALITY, quality, wanted, corpus.quality)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from flows.config import DatasetSettings, PipelineSettings
+from flows.sample import sample_source
 from infra.errors import BadInput
 from model.config import (
     CheckpointSettings,
@@ -27,7 +28,10 @@ def demo() -> PipelineSettings:
     """Two CPU cores and a few minutes: the sample crawl, a small vocabulary, a model that two processes share."""
     return PipelineSettings(
         dataset=DatasetSettings(name="demo"),
-        corpus=CorpusSettings(tokenizer=TokenizerSettings(vocabulary_size=2048, sample_bytes=4_000_000)),
+        corpus=CorpusSettings(
+            source=sample_source(),
+            tokenizer=TokenizerSettings(vocabulary_size=2048, sample_bytes=4_000_000),
+        ),
         run="demo",
         training=TrainingSettings(
             model=ModelSettings(

@@ -1,24 +1,38 @@
-"""The sample crawl as a source: what the demo reads when no crawl is named."""
+"""The sample crawl as a source: `corpus.source.base_url=sample`, which the demo preset sets."""
 
 import logging
 
-from flows.config import PipelineSettings
+from infra.errors import BadInput
 from infra.store import Store
 from tasks.sample_crawl import SampleCrawlSettings, build_sample_crawl
 from tasks.transport import SourceSettings, local_url
 
 logger = logging.getLogger(__name__)
+SAMPLE = "sample"
 
 
-def with_sample_crawl(settings: PipelineSettings) -> PipelineSettings:
-    """Settings that read the sample crawl, made under the root if need be; unchanged where a source was chosen."""
-    source = settings.corpus.source
-    untouched = SourceSettings()
-    if (source.base_url, source.crawl) != (untouched.base_url, untouched.crawl):
-        return settings
-    folder = Store(settings.environment.root).local_path("sample-crawl")
-    sample = build_sample_crawl(folder, SampleCrawlSettings())
+def sample_source() -> SourceSettings:
+    """The source that means the sample crawl."""
+    return SourceSettings(base_url=SAMPLE, crawl=SampleCrawlSettings().crawl)
+
+
+def resolve_source(source: SourceSettings, store: Store) -> SourceSettings:
+    """Where to read from: the sample crawl, made under the root if need be, or what the settings say.
+
+    A crawl named over the demo preset is a real one, so it is looked for where real ones are.
+    """
+    if source.base_url != SAMPLE:
+        return source
+    settings = SampleCrawlSettings()
+    if source.crawl != settings.crawl:
+        return source.model_copy(update={"base_url": SourceSettings().base_url})
+    if not store.is_local:
+        raise BadInput(
+            f"source.base_url={SAMPLE} with root {store.root}",
+            "the sample crawl is written to a folder of this machine",
+            "Give a local --root, or name a crawl",
+        )
+    folder = store.local_path("sample-crawl")
+    sample = build_sample_crawl(folder, settings)
     logger.info("sample crawl: %s pages, %s bytes of HTML", f"{sample.pages:,}", f"{sample.bytes:,}")
-    source = source.model_copy(update={"base_url": local_url(folder), "crawl": sample.crawl})
-    corpus = settings.corpus.model_copy(update={"source": source})
-    return settings.model_copy(update={"corpus": corpus})
+    return source.model_copy(update={"base_url": local_url(folder)})

@@ -194,7 +194,7 @@ class SourceSettings(Settings):
     """Which crawl, and how much of it."""
 
     base_url: str = operational("https://data.commoncrawl.org", min_length=1)
-    """Where the crawl lies: an https:// or s3:// address, a file:// URL, a folder, or a mirror."""
+    """Where the crawl lies: an https:// or s3:// address, a file:// URL, a folder or a mirror; or the word sample."""
     crawl: str = Field(default="CC-MAIN-2026-42", pattern=r"^[A-Z0-9][A-Za-z0-9._-]*$")
     """Crawl identifier, such as CC-MAIN-2026-42."""
     archive: str = Field(default="warc", pattern="^(warc|wet)$")
