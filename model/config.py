@@ -48,7 +48,7 @@ class OptimizerSettings(Settings):
     """Highest learning rate, reached at the end of the warm-up."""
     min_learning_rate: float = Field(default=1e-4, ge=0)
     """Learning rate at the last step; the constant schedule ignores it."""
-    schedule: Literal["cosine", "linear", "constant", "warmup-stable-decay"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant", "inverse-square-root", "warmup-stable-decay"] = "cosine"
     """How the learning rate falls after the warm-up."""
     warmup_steps: int = Field(default=100, ge=0)
     """Steps over which the learning rate rises linearly; 0 starts at learning_rate."""

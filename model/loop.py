@@ -15,7 +15,7 @@ from model.data import Documents, TrainingOrder, micro_batches, verify_shards
 from model.forward import run_micro_batches
 from model.gpt import build_model, count_parameters, distribute
 from model.journal import Journal
-from model.optimizer import build_optimizer, learning_rate, set_learning_rate
+from model.optimizer import build_optimizer, build_schedule
 from model.parallel import Place, parallel
 from model.rank import StopRequest
 from model.run import LossRange, RunRecord, TrainingSummary
@@ -35,6 +35,7 @@ class Training:
     order: TrainingOrder
     model: Any
     optimizer: Any
+    schedule: Any
     checkpoints: Checkpoints
     step: int = 0
     """Updates made."""
@@ -91,13 +92,24 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     order = TrainingOrder(Documents(store, shards), settings.model.sequence_length, settings.seed)
     model = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
     optimizer = build_optimizer(model, settings)
-    training = Training(run, place, order, model, optimizer, Checkpoints(store, run, place))
-    training.checkpoints.clean()
-    if (record := training.checkpoints.latest()) is not None:
-        training.checkpoints.load(record, model.module, optimizer)
-        training.step = training.saved_step = record.step
-        training.consumed_samples, training.earlier_seconds = record.consumed_samples, record.seconds
-    return training
+    checkpoints = Checkpoints(store, run, place)
+    checkpoints.clean()
+    if (record := checkpoints.latest()) is not None:
+        checkpoints.load(record, model.module, optimizer)
+    done = record.step if record else 0
+    return Training(
+        run,
+        place,
+        order,
+        model,
+        optimizer,
+        build_schedule(optimizer, settings.optimizer, settings.steps, done),
+        checkpoints,
+        step=done,
+        consumed_samples=record.consumed_samples if record else 0,
+        earlier_seconds=record.seconds if record else 0.0,
+        saved_step=done,
+    )
 
 
 def _announce(training: Training, parameters: int) -> None:
@@ -138,8 +150,7 @@ def _step(training: Training, stop: StopRequest) -> tuple[dict[str, float], bool
     """Make one update. Returns its metrics, and whether any rank was asked to stop."""
     settings, place, step = training.run.training, training.place, training.step + 1
     began = time.monotonic()
-    rate = learning_rate(settings.optimizer, step, settings.steps)
-    set_learning_rate(training.optimizer, rate, settings.optimizer.weight_decay)
+    training.schedule.step(increment=1)
     loss, stopping = _forward_backward(training, stop)
     _require_number("loss", loss, step)
     _, norm, _ = training.optimizer.step()
@@ -150,7 +161,7 @@ def _step(training: Training, stop: StopRequest) -> tuple[dict[str, float], bool
     return {
         "step": step,
         "loss": loss,
-        "learning_rate": rate,
+        "learning_rate": training.optimizer.param_groups[0]["lr"],
         "gradient_norm": float(norm),
         "tokens_per_second": settings.tokens_per_step / (time.monotonic() - began),
         "tokens": training.consumed_samples * settings.model.sequence_length,

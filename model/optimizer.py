@@ -5,9 +5,12 @@ from typing import Any
 
 import torch
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from model import megatron_fixes
 from model.config import OptimizerSettings, TrainingSettings
+
+_DECAY_STYLES = {"warmup-stable-decay": "WSD"}
 
 
 def build_optimizer(model: Any, training: TrainingSettings) -> Any:
@@ -17,6 +20,7 @@ def build_optimizer(model: Any, training: TrainingSettings) -> Any:
     config = OptimizerConfig(
         optimizer="adam",
         lr=settings.learning_rate,
+        min_lr=min(settings.min_learning_rate, settings.learning_rate),
         weight_decay=settings.weight_decay,
         adam_beta1=settings.beta1,
         adam_beta2=settings.beta2,
@@ -36,23 +40,27 @@ def build_optimizer(model: Any, training: TrainingSettings) -> Any:
     return optimizer
 
 
-def set_learning_rate(optimizer: Any, rate: float, weight_decay: float) -> None:
-    """Set what the next update uses; Megatron-Core's own scheduler would be state to save, and ours is a function."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-        group["weight_decay"] = weight_decay * group["wd_mult"]  # wd_mult is 0 for one-dimensional weights
+def build_schedule(optimizer: Any, settings: OptimizerSettings, steps: int, done: int) -> OptimizerParamScheduler:
+    """Megatron-Core's scheduler of learning rate and weight decay for a run of `steps` updates, `done` of them made.
 
-
-def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
-    """Learning rate of update `step`, counted from 1, of a run of `steps` updates."""
-    highest, lowest = settings.learning_rate, min(settings.min_learning_rate, settings.learning_rate)
-    if step <= settings.warmup_steps:
-        return highest * step / settings.warmup_steps
-    if settings.schedule == "constant":
-        return highest
-    start = settings.warmup_steps
-    if settings.schedule == "warmup-stable-decay":
-        start = max(start, steps - round(settings.decay_fraction * steps))
-    progress = min(max((step - start) / max(steps - start, 1), 0.0), 1.0)
-    remaining = 0.5 * (1 + math.cos(math.pi * progress)) if settings.schedule == "cosine" else 1 - progress
-    return lowest + (highest - lowest) * remaining
+    Its `step(1)` belongs before an update: the n-th update, counted from 1, has the rate of step n, so that a warm-up
+    begins above zero and the last update has the lowest rate.
+    """
+    decay_steps = max(steps, settings.warmup_steps + 1)
+    schedule = OptimizerParamScheduler(
+        optimizer,
+        init_lr=0.0,
+        max_lr=settings.learning_rate,
+        min_lr=min(settings.min_learning_rate, settings.learning_rate),
+        lr_warmup_steps=settings.warmup_steps,
+        lr_decay_steps=decay_steps,
+        lr_decay_style=_DECAY_STYLES.get(settings.schedule, settings.schedule),
+        wsd_decay_steps=max(1, min(round(settings.decay_fraction * steps), decay_steps - settings.warmup_steps)),
+        lr_wsd_decay_style="linear",
+        start_wd=settings.weight_decay,
+        end_wd=settings.weight_decay,
+        wd_incr_steps=0,
+        wd_incr_style="constant",
+    )
+    schedule.step(done)
+    return schedule

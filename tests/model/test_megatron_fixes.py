@@ -14,7 +14,7 @@ from model.data import Documents, TrainingOrder
 from model.gpt import build_model, distribute
 from model.loop import Training, _step
 from model.megatron_fixes import _pad
-from model.optimizer import build_optimizer
+from model.optimizer import build_optimizer, build_schedule
 from model.rank import StopRequest
 from model.run import prepare_run
 from tests.model.small_runs import layout, small_training
@@ -26,7 +26,9 @@ def training(store, dataset, place, request) -> Training:
     run = prepare_run(store, dataset, "fixes", settings)
     order = TrainingOrder(Documents(store, dataset.split("train")), 64, 1)
     model = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
-    return Training(run, place, order, model, build_optimizer(model, settings), Checkpoints(store, run, place))
+    optimizer = build_optimizer(model, settings)
+    schedule = build_schedule(optimizer, settings.optimizer, settings.steps, done=0)
+    return Training(run, place, order, model, optimizer, schedule, Checkpoints(store, run, place))
 
 
 def adam_states(training: Training) -> list[dict]:
@@ -59,6 +61,7 @@ def test_a2_a5_b_moments_and_steps_come_back_as_they_were(training) -> None:
         assert all(torch.equal(state[key], before[key]) for key in ("step", "exp_avg", "exp_avg_sq"))
     assert len({state["step"].data_ptr() for state in states}) == len(states)
     training.step, training.consumed_samples = record.step, record.consumed_samples
+    training.schedule.num_steps = record.step
     assert make_steps(training, 2) == following
 
 
