@@ -14,11 +14,8 @@ Addresses are made up under the reserved domain `.test`; the bodies are untouche
 bytes (for one zlib).
 """
 
-import base64
-import gzip
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import re
@@ -26,13 +23,11 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 from urllib.parse import quote
 
 from pydantic import Field
@@ -41,15 +36,13 @@ from infra.errors import BadInput, RunFailed
 from infra.manifest import FileRecord, Manifest, fingerprint
 from infra.settings import Settings, operational
 from infra.store import Store
+from tasks.crawl_writer import Capture, write_crawl
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the same sources would give other bytes."""
 MANIFEST = "sample.json"
-SEGMENT = "1736899200.00"
-CAPTURED = "2025-01-15T00:00:00Z"
-SHARD_NAME = "CC-SAMPLE-20250115000000-20250115010000-{:05}.warc.gz"
 MAX_PAGE_BYTES = 16 << 20
 """Larger members of an archive are passed over, before they are read."""
 PAGES = {".html": "text/html", ".htm": "text/html", ".xhtml": "application/xhtml+xml"}
@@ -160,14 +153,6 @@ class SampleCrawl(Manifest):
     shards: tuple[FileRecord, ...]
 
 
-class Capture(NamedTuple):
-    """What a crawler would have received for one address."""
-
-    url: str
-    content_type: str
-    body: bytes
-
-
 def build_sample_crawl(folder: Path, settings: SampleCrawlSettings) -> SampleCrawl:
     """Make the sample in `folder`, or return at once if the same sample stands there.
 
@@ -194,7 +179,9 @@ def build_sample_crawl(folder: Path, settings: SampleCrawlSettings) -> SampleCra
         pages=sum(record.pages for record in records),
         others=sum(record.others for record in records),
         bytes=sum(record.bytes for record in records),
-        shards=_write_crawl(store, settings, [each for taken in captures.values() for each in taken]),
+        shards=write_crawl(
+            store, settings.crawl, settings.shards, [each for taken in captures.values() for each in taken]
+        ),
     )
     sample.save(store, MANIFEST)
     return sample
@@ -337,73 +324,3 @@ def _read(archive: Path, wanted: Mapping[str, str]) -> Iterator[tuple[str, bytes
         for member in opened:
             if member.name in wanted and (file := opened.extractfile(member)):
                 yield wanted[member.name], file.read()
-
-
-# Writing WARC
-
-
-def _write_crawl(store: Store, settings: SampleCrawlSettings, captures: list[Capture]) -> tuple[FileRecord, ...]:
-    """Write shards, their list and collinfo.json; captures go round the shards in turn, so that shards are alike."""
-    folder = f"crawl-data/{settings.crawl}"
-    shards = tuple(
-        _write_shard(store, f"{folder}/segments/{SEGMENT}/warc/{SHARD_NAME.format(i)}", captures[i :: settings.shards])
-        for i in range(settings.shards)
-    )
-    listing = "".join(f"{shard.path}\n" for shard in shards)
-    store.write_bytes(f"{folder}/warc.paths.gz", gzip.compress(listing.encode(), mtime=0))
-    crawls = [{"id": settings.crawl, "name": "Sample of pages from Python source distributions"}]
-    store.write_bytes("collinfo.json", json.dumps(crawls, indent=1).encode() + b"\n")
-    return shards
-
-
-def _write_shard(store: Store, path: str, captures: list[Capture]) -> FileRecord:
-    filename = path.rsplit("/", 1)[-1]
-    with store.create(path) as out:
-        out.write(_warcinfo(filename))
-        for capture in captures:
-            out.write(_response(capture, _record_id(filename)))
-    return FileRecord(path=path, rows=len(captures), bytes=out.size, sha256=out.sha256)
-
-
-def _warcinfo(filename: str) -> bytes:
-    body = b"software: gristmill\r\nformat: WARC File Format 1.0\r\nisPartOf: sample\r\n"
-    fields = {
-        "WARC-Type": "warcinfo",
-        "WARC-Date": CAPTURED,
-        "WARC-Record-ID": _record_id(filename),
-        "WARC-Filename": filename,
-        "Content-Type": "application/warc-fields",
-    }
-    return _member(fields, body)
-
-
-def _response(capture: Capture, warcinfo_id: str) -> bytes:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: {capture.content_type}\r\nContent-Length: {len(capture.body)}\r\n\r\n"
-    block = head.encode() + capture.body
-    fields = {
-        "WARC-Type": "response",
-        "WARC-Date": CAPTURED,
-        "WARC-Record-ID": _record_id(capture.url),
-        "Content-Type": "application/http; msgtype=response",
-        "WARC-Warcinfo-ID": warcinfo_id,
-        "WARC-Target-URI": capture.url,
-        "WARC-Payload-Digest": _digest(capture.body),
-        "WARC-Block-Digest": _digest(block),
-        "WARC-Identified-Payload-Type": capture.content_type,
-    }
-    return _member(fields, block)
-
-
-def _member(fields: dict[str, str], block: bytes) -> bytes:
-    """One WARC record as a gzip member of its own, without a time in its header."""
-    lines = [f"{name}: {value}\r\n" for name, value in (fields | {"Content-Length": str(len(block))}).items()]
-    return gzip.compress("".join(["WARC/1.0\r\n", *lines, "\r\n"]).encode() + block + b"\r\n\r\n", mtime=0)
-
-
-def _record_id(name: str) -> str:
-    return f"<urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, name)}>"
-
-
-def _digest(data: bytes) -> str:
-    """SHA-1 in base 32, as Common Crawl writes it."""
-    return f"sha1:{base64.b32encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode()}"

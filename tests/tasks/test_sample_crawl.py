@@ -180,7 +180,7 @@ def test_another_archive_under_the_same_name_is_refused(
 def test_unsafe_names_and_links_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "evil-1.0.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in ("../up.html", "evil-1.0/../../up.html", "/root/absolute.html", "evil-1.0/a\\b.html", "bare.html"):
+        for name in ("../up.html", "evil-1.0/../../up.html", "/absolute.html", "evil-1.0/a\\b.html", "bare.html"):
             archive.writestr(name, "<p>no</p>")
         archive.writestr("evil-1.0/safe.html", "<p>yes</p>")
     assert _members(path) == {"safe.html": "evil-1.0/safe.html"}
