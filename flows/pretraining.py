@@ -45,7 +45,7 @@ def pretrain(
         logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
         return Training(run=record, summary=summary, tracked=load_launch(store, record).tracked)
     tracked = track(store, record, manifest, environment)
-    link_mlflow_run(tracked)
+    link_mlflow_run(store, tracked)
     try:
         launch("model.train", store, record, training.parallel.processes)
     except BaseException:

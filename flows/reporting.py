@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from infra.manifest import DatasetManifest, StageManifest, Telemetry
 from infra.report import (
@@ -116,11 +116,13 @@ def publish_funnel(report: CorpusReport) -> None:
     create_table_artifact(rows, key="corpus-funnel", description=f"Documents of dataset {dataset} at each stage")
 
 
-def link_mlflow_run(tracked: TrackedRun) -> None:
-    """Put a link to the MLflow run beside the Prefect flow run, where MLflow has an address to link to."""
+def link_mlflow_run(store: Store, tracked: TrackedRun) -> None:
+    """Say in Prefect which MLflow run belongs to this flow run, with a link where a server shows it."""
     url = run_url(tracked)
-    if url is not None:
-        create_link_artifact(url, link_text="MLflow run", key="mlflow-run", description="Metrics and artifacts")
+    name = f"run `{tracked.run_id}` of experiment `{tracked.experiment}`"
+    command = look_further(store)["MLflow"]
+    text = f"MLflow {name}. To see it: `{command}`" if url is None else f"MLflow [{name}]({url})"
+    create_markdown_artifact(text, key="mlflow-run", description="Metrics, settings, dataset and report")
 
 
 def _counts(store: Store, manifest: StageManifest, helpers: Sequence[StageManifest]) -> StageCounts:

@@ -127,7 +127,8 @@ def _created(client: Any, store: Store, uri: str, experiment: str, name: str) ->
     found = client.get_experiment_by_name(experiment)
     if found is None:
         under_root = store.local_path("mlflow-artifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        experiment_id = client.create_experiment(experiment, artifact_location=under_root)
+        tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for a chat application
+        experiment_id = client.create_experiment(experiment, artifact_location=under_root, tags=tags)
     else:
         experiment_id = found.experiment_id
     run = client.create_run(experiment_id, run_name=name)

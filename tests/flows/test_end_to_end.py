@@ -89,10 +89,13 @@ def test_prefect_and_mlflow_point_at_each_other(root: Path, report: Report):
         metrics = {row[0] for row in tracked.execute("select distinct key from metrics")}
     with sqlite3.connect(root / "prefect/prefect.db") as flows:
         states = dict(flows.execute("select id, state_type from flow_run"))
+        linked = [row[0] for row in flows.execute("select data from artifact where key = 'mlflow-run'")]
         names = [row[0] for row in flows.execute("select name from task_run where name not like 'stage-%'")]
     assert report.prefect_flow_run_id in states
     assert set(states.values()) == {"COMPLETED"}
     assert tags["prefect.flow_run_id"] in states
+    assert len(linked) == 1
+    assert str(report.mlflow_run_id) in linked[0]
     assert tags["dataset"] == f"demo/{report.dataset.version}"
     assert digests == [report.dataset.fingerprint]
     assert {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "tokens"} <= metrics
