@@ -16,6 +16,7 @@ import click
 from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
+from flows.server import look_further, prefect_server
 from infra.configuration import assignment, describe, load_settings
 from infra.errors import BadInput, GristmillError, RunFailed
 from infra.settings import Settings
@@ -94,18 +95,16 @@ def main() -> None:
 @partial(with_settings, "demo")((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
 def demo(settings: PipelineSettings, as_json: bool) -> None:
     """Run the whole chain: on the sample crawl of packaged web pages, or with --crawl on a real one."""
+    from flows.outcome import Outcome
     from infra.report import render_text
 
-    prepare(settings)
-    from flows.outcome import Outcome
-    from flows.reporting import look_further
-
-    store = Store(settings.environment.root)
+    store = prepare(settings)
     outcome = Outcome.recall(store, settings)
     if outcome is None:
-        from flows.end_to_end import crawl_to_model
+        with prefect_server(prefect_home(store)):
+            from flows.end_to_end import crawl_to_model
 
-        outcome = crawl_to_model(settings)
+            outcome = crawl_to_model(settings)
     else:
         logger.info("everything is done already; remove %s to start afresh", store.full_path(""))
     if as_json:
@@ -122,10 +121,10 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     """Build a dataset: fetch, extract, filter, deduplicate, redact and tokenize a crawl."""
     from infra.report import render_text
 
-    prepare(settings)
-    from flows.corpus import build_corpus
+    with prefect_server(prefect_home(prepare(settings))):
+        from flows.corpus import build_corpus
 
-    result = build_corpus(settings.corpus, settings.dataset, settings.environment)
+        result = build_corpus(settings.corpus, settings.dataset, settings.environment)
     if as_json:
         return print_json(result.report)
     click.echo(render_text(result.report))
@@ -135,10 +134,10 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
 def pretrain(settings: PipelineSettings, as_json: bool) -> None:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
-    prepare(settings)
-    from flows.pretraining import pretrain as pretrain_flow
+    with prefect_server(prefect_home(prepare(settings))):
+        from flows.pretraining import pretrain as pretrain_flow
 
-    result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
+        result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
     if as_json:
         return print_json(result)
     summary = result.summary
@@ -150,10 +149,12 @@ def pretrain(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "evaluate")((*_TRAINING_SECTIONS, "evaluation"))
 def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     """Measure held-out loss, perplexity and bits per byte of a finished run, and write samples."""
-    prepare(settings)
-    from flows.evaluation import evaluate as evaluate_flow
+    with prefect_server(prefect_home(prepare(settings))):
+        from flows.evaluation import evaluate as evaluate_flow
 
-    result = evaluate_flow(settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment)
+        result = evaluate_flow(
+            settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment
+        )
     if as_json:
         return print_json(result)
     bits = result.record.bits_per_byte
@@ -178,9 +179,8 @@ for _command in (demo, corpus, pretrain, evaluate, show):
     main.add_command(_command)
 
 
-def prepare(settings: PipelineSettings) -> None:
-    """Set up Prefect's home and the log before Prefect is imported. The user's own environment comes first."""
-    store = Store(settings.environment.root)
+def prepare(settings: PipelineSettings) -> Store:
+    """Open the root and set up logs before Prefect is imported. The user's own environment comes first."""
     defaults = {
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal gets our own log and one error
@@ -188,13 +188,18 @@ def prepare(settings: PipelineSettings) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
-    if store.is_local:
-        store.make_folder("")
-        defaults["PREFECT_HOME"] = str(store.local_path("prefect").absolute())
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
     logging.captureWarnings(True)
     progress.to_terminal()
+    store = Store(settings.environment.root)
+    store.make_folder("")
+    return store
+
+
+def prefect_home(store: Store) -> Path:
+    """Where our own Prefect server keeps its files: under the root, or in the user's home if the root is remote."""
+    return store.local_path("prefect").absolute() if store.is_local else Path.home() / ".prefect"
 
 
 def print_json(value: Settings) -> None:

@@ -1,13 +1,11 @@
 """From manifests to reports: what each stage did, as people and programs read it."""
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import cast
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.server import look_further
 from infra.manifest import DatasetManifest, StageManifest, Telemetry
 from infra.report import (
     BitsPerByte,
@@ -86,17 +84,6 @@ def write_report(store: Store, run: RunRecord, report: Report, tracked: TrackedR
     if tracked is not None:
         for name in ("report.json", "report.html"):
             log_file(tracked, folder / name)
-
-
-def look_further(store: Store) -> dict[str, str]:
-    """The commands that open both UIs, by name."""
-    root, programs = store.local_path("").absolute(), Path(sys.executable).parent
-    mlflow = [str(programs / "mlflow"), "server", "--host", "127.0.0.1", "--port", "5000", "--backend-store-uri"]
-    return {
-        "MLflow": shlex.join([*mlflow, f"sqlite:///{root / 'mlflow.db'}"]),
-        "Prefect": f"PREFECT_HOME={shlex.quote(str(root / 'prefect'))} "
-        + shlex.join([str(programs / "prefect"), "server", "start"]),
-    }
 
 
 def publish_funnel(report: CorpusReport) -> None:

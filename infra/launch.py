@@ -8,7 +8,6 @@ checkpoint; what is left after the grace period is killed. If the caller itself 
 A rank tells why it stopped in one line (`reporting_failures`), from which the launcher makes the same error again.
 """
 
-import ctypes
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from typing import NoReturn, Protocol
 
 from pydantic import Field
 
+from infra.child import child_command, die_with_parent
 from infra.errors import BadInput, DamagedData, DiskFull, GristmillError, RunFailed
 from infra.settings import Settings
 
@@ -95,14 +95,7 @@ class LocalLauncher:
 
 
 def _start(spec: JobSpec, logs: str) -> subprocess.Popen[str]:
-    agent = [
-        "-m",
-        "infra.launch",
-        str(os.getpid()),
-        "--standalone",
-        f"--nproc-per-node={spec.processes}",
-        "--max-restarts=0",
-    ]
+    agent = ["--standalone", f"--nproc-per-node={spec.processes}", "--max-restarts=0"]
     # The role and --tee make torchrun put "[rank0]:" before each line that a rank writes.
     naming = ["--role=rank", "--tee=3", f"--log-dir={logs}"]
     defaults = {
@@ -111,7 +104,7 @@ def _start(spec: JobSpec, logs: str) -> subprocess.Popen[str]:
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(spec.grace_seconds),
     }
     return subprocess.Popen(
-        [sys.executable, *agent, *naming, "-m", spec.module, *spec.arguments],
+        child_command("torch.distributed.run", [*agent, *naming, "-m", spec.module, *spec.arguments]),
         env={**os.environ, **defaults, **spec.environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -218,13 +211,6 @@ def _secrets(environment: dict[str, str]) -> tuple[str, ...]:
     return tuple(value for name, value in environment.items() if named.search(name) and len(value) >= 8)
 
 
-def die_with_parent(number: signal.Signals) -> None:
-    """Have Linux send this process a signal when its parent ends; no effect elsewhere."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(number))
-
-
 @contextmanager
 def reporting_failures() -> Iterator[None]:
     """Around the body of a rank: turns a GristmillError into one line for the launcher and its exit code."""
@@ -245,17 +231,3 @@ def _exit_now(code: int) -> NoReturn:
     sys.stderr.flush()
     logging.shutdown()
     os._exit(code)
-
-
-def _agent(arguments: list[str]) -> None:
-    """What `LocalLauncher` starts: torchrun that stops with its parent."""
-    die_with_parent(signal.SIGTERM)
-    if os.getppid() != int(arguments[0]):  # the parent ended before the line above
-        raise SystemExit(1)
-    from torch.distributed.run import main
-
-    main(arguments[1:])
-
-
-if __name__ == "__main__":
-    _agent(sys.argv[1:])

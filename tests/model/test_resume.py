@@ -67,7 +67,7 @@ def test_finished_run_returns_at_once(store, uninterrupted) -> None:
 
 def training_ranks() -> list[psutil.Process]:
     below = psutil.Process().children(recursive=True)
-    return [each for each in below if "model.train" in each.cmdline() and "infra.launch" not in each.cmdline()]
+    return [each for each in below if "model.train" in each.cmdline() and "infra.child" not in each.cmdline()]
 
 
 def test_killed_rank_is_reported_and_the_rerun_ends_alike(store, dataset) -> None:

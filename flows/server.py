@@ -1,0 +1,121 @@
+"""A Prefect server for as long as a command runs, where the user has none.
+
+Prefect would start one by itself, but without its pages, and one that outlives a killed command.
+"""
+
+import logging
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra.child import child_command
+from infra.errors import RunFailed
+from infra.store import Store
+
+logger = logging.getLogger(__name__)
+START_SECONDS = 180.0
+STOP_SECONDS = 10.0
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[None]:
+    """Have PREFECT_API_URL point at a server: the user's own if there is one, or one with its files in `home`.
+
+    Must be entered before Prefect is imported. RunFailed if the server does not start.
+    """
+    if has_own_server():
+        yield
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    port = _port()
+    address = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_UI_URL": f"http://127.0.0.1:{port}",
+    }
+    with (home / "server.log").open("ab") as log:
+        arguments = ["prefect.server.api.server:create_app", "--factory", "--host", "127.0.0.1", "--port", str(port)]
+        process = subprocess.Popen(
+            child_command("uvicorn", [*arguments, "--log-level", "warning", "--timeout-graceful-shutdown", "3"]),
+            env={**os.environ, **address, "PREFECT_SERVER_API_PORT": str(port)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    os.environ.update(address)
+    try:
+        _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
+        logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
+        yield
+    finally:
+        for name in address:
+            os.environ.pop(name, None)
+        _stop(process)
+
+
+def has_own_server() -> bool:
+    """Whether the user has told Prefect where its server is, by environment or in the profile that is active."""
+    if any(name in os.environ for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME")):
+        return True
+    profiles = Path.home() / ".prefect" / "profiles.toml"
+    try:
+        settings = tomllib.loads(profiles.read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return False
+    return "PREFECT_API_URL" in settings.get("profiles", {}).get(settings.get("active", ""), {})
+
+
+def look_further(store: Store) -> dict[str, str]:
+    """The commands that open both UIs, by name."""
+    root, programs = store.local_path("").absolute(), Path(sys.executable).parent
+    mlflow = [str(programs / "mlflow"), "server", "--host", "127.0.0.1", "--port", "5000", "--backend-store-uri"]
+    return {
+        "MLflow": shlex.join([*mlflow, f"sqlite:///{root / 'mlflow.db'}"]),
+        "Prefect": f"PREFECT_HOME={shlex.quote(str(root / 'prefect'))} "
+        + shlex.join([str(programs / "prefect"), "server", "start"]),
+    }
+
+
+def _port() -> int:
+    """Prefect's usual port, so that links stay good when its server is started later; any other if it is taken."""
+    for wanted in (4200, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", wanted))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise RunFailed("no free port on 127.0.0.1", "Prefect's server needs one", "Stop a program that holds many")
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own loopback address
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise RunFailed(
+        f"Prefect's server did not start ({url})",
+        f"it must answer within {START_SECONDS:.0f} seconds",
+        f"Read {log}, or set PREFECT_API_URL to a server that runs",
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

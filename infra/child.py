@@ -1,0 +1,37 @@
+"""Child processes that do not outlive their parent, even one that is killed.
+
+`python -m infra.child PARENT MODULE ARGUMENTS...` runs a module as a program after asking Linux to send SIGTERM when
+the parent, whose process id is given, ends.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Sequence
+
+
+def child_command(module: str, arguments: Sequence[str]) -> list[str]:
+    """The command line that runs a Python module as a child of this process."""
+    return [sys.executable, "-m", "infra.child", str(os.getpid()), module, *arguments]
+
+
+def die_with_parent(number: signal.Signals) -> None:
+    """Have Linux send this process a signal when its parent ends; no effect elsewhere."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, int(number))
+
+
+def main(parent: str, module: str, *arguments: str) -> None:
+    """Run a module as if it had been started by itself."""
+    die_with_parent(signal.SIGTERM)
+    if os.getppid() != int(parent):  # the parent ended before the line above
+        raise SystemExit(1)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
