@@ -16,7 +16,7 @@ import click
 from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
-from flows.server import look_further, prefect_server
+from flows.server import ensure_prefect_server, look_further
 from infra.configuration import assignment, describe, load_settings
 from infra.errors import BadInput, GristmillError, RunFailed
 from infra.settings import Settings
@@ -101,10 +101,10 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
     store = prepare(settings)
     outcome = Outcome.recall(store, settings)
     if outcome is None:
-        with prefect_server(prefect_home(store)):
-            from flows.end_to_end import crawl_to_model
+        ensure_prefect_server(prefect_home(store))
+        from flows.end_to_end import crawl_to_model
 
-            outcome = crawl_to_model(settings)
+        outcome = crawl_to_model(settings)
     else:
         logger.info("everything is done already; remove %s to start afresh", store.full_path(""))
     if as_json:
@@ -121,10 +121,10 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     """Build a dataset: fetch, extract, filter, deduplicate, redact and tokenize a crawl."""
     from infra.report import render_text
 
-    with prefect_server(prefect_home(prepare(settings))):
-        from flows.corpus import build_corpus
+    ensure_prefect_server(prefect_home(prepare(settings)))
+    from flows.corpus import build_corpus
 
-        result = build_corpus(settings.corpus, settings.dataset, settings.environment)
+    result = build_corpus(settings.corpus, settings.dataset, settings.environment)
     if as_json:
         return print_json(result.report)
     click.echo(render_text(result.report))
@@ -134,10 +134,10 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
 def pretrain(settings: PipelineSettings, as_json: bool) -> None:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
-    with prefect_server(prefect_home(prepare(settings))):
-        from flows.pretraining import pretrain as pretrain_flow
+    ensure_prefect_server(prefect_home(prepare(settings)))
+    from flows.pretraining import pretrain as pretrain_flow
 
-        result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
+    result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
     if as_json:
         return print_json(result)
     summary = result.summary
@@ -149,12 +149,10 @@ def pretrain(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "evaluate")((*_TRAINING_SECTIONS, "evaluation"))
 def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     """Measure held-out loss, perplexity and bits per byte of a finished run, and write samples."""
-    with prefect_server(prefect_home(prepare(settings))):
-        from flows.evaluation import evaluate as evaluate_flow
+    ensure_prefect_server(prefect_home(prepare(settings)))
+    from flows.evaluation import evaluate as evaluate_flow
 
-        result = evaluate_flow(
-            settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment
-        )
+    result = evaluate_flow(settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment)
     if as_json:
         return print_json(result)
     bits = result.record.bits_per_byte

@@ -3,6 +3,7 @@
 Prefect would start one by itself, but without its pages, and one that outlives a killed command.
 """
 
+import atexit
 import logging
 import os
 import shlex
@@ -12,8 +13,6 @@ import sys
 import time
 import tomllib
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from infra.child import child_command
@@ -25,14 +24,13 @@ START_SECONDS = 180.0
 STOP_SECONDS = 10.0
 
 
-@contextmanager
-def prefect_server(home: Path) -> Iterator[None]:
+def ensure_prefect_server(home: Path) -> None:
     """Have PREFECT_API_URL point at a server: the user's own if there is one, or one with its files in `home`.
 
-    Must be entered before Prefect is imported. RunFailed if the server does not start.
+    Must be called before Prefect is imported: the server is stopped when Python exits, and exit handlers run in
+    reverse order, so that Prefect delivers its last logs first. RunFailed if the server does not start.
     """
     if has_own_server():
-        yield
         return
     home.mkdir(parents=True, exist_ok=True)
     port = _port()
@@ -50,15 +48,10 @@ def prefect_server(home: Path) -> Iterator[None]:
             stderr=log,
             start_new_session=True,
         )
+    atexit.register(_stop, process)
     os.environ.update(address)
-    try:
-        _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
-        logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
-        yield
-    finally:
-        for name in address:
-            os.environ.pop(name, None)
-        _stop(process)
+    _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
+    logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
 
 
 def has_own_server() -> bool:

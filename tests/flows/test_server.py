@@ -10,16 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.server import has_own_server, prefect_server
+from flows.server import ensure_prefect_server, has_own_server
 from tests.flows.conftest import REPOSITORY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from flows.server import prefect_server
-with prefect_server(Path(sys.argv[1])):
-    print("up", flush=True)
-    time.sleep(600)
+from flows.server import ensure_prefect_server
+ensure_prefect_server(Path(sys.argv[1]))
+print("up", flush=True)
+time.sleep(600)
 """
 
 
@@ -52,8 +52,8 @@ def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
 def test_the_users_own_server_is_left_to_prefect(newcomer: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, "http://127.0.0.1:9/api")
     before = dict(os.environ)
-    with prefect_server(newcomer / "unused"):
-        assert dict(os.environ) == before
+    ensure_prefect_server(newcomer / "unused")
+    assert dict(os.environ) == before
     assert not (newcomer / "unused").exists()
 
 
