@@ -60,6 +60,7 @@ def measure(source: SourceSettings, shard: str, limit: int) -> tuple[dict[str, f
         seconds[name] = time.process_time() - start
         return result
 
+    list(fetch_shard(Store("."), shard, source.model_copy(update={"max_records": 1})))
     splits = timed("read WARC", lambda: list(fetch_shard(Store("."), shard, source)))
     pages = pa.concat_tables([split.kept for split in splits]).slice(0, limit)
     extract(pages.slice(0, 1), ExtractSettings())
