@@ -15,7 +15,6 @@ bytes (for one zlib).
 """
 
 import hashlib
-import importlib.util
 import logging
 import os
 import re
@@ -27,6 +26,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
@@ -205,7 +205,8 @@ def _record(source: Source, archive: Path, captures: list[Capture]) -> SourceRec
 
 def _download_all(settings: SampleCrawlSettings, scratch: Path) -> tuple[dict[Source, Path], dict[str, str]]:
     """Archives by source, in the order of the settings, and the reasons for those that could not be had."""
-    if importlib.util.find_spec("pip") is None:
+    # Asked of the installed packages, because looking for the module makes setuptools warn.
+    if not any(True for _ in distributions(name="pip")):
         raise BadInput(
             f"{sys.executable} has no pip",
             "the sample's pages are downloaded by pip, so that its configured index is used",
