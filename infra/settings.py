@@ -5,6 +5,7 @@ Two kinds of field are told apart. *Identity* fields decide the bytes of an outp
 stay out of it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +48,17 @@ class Settings(BaseModel):
 def operational(default: Any, **rules: Any) -> Any:
     """Declare a field that never enters a fingerprint: it changes how the work is done, not its result."""
     return Field(default, json_schema_extra={"operational": True}, **rules)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"model": {"num_layers": 2}} becomes {"model.num_layers": 2}."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 class Environment(Settings):

@@ -147,7 +147,7 @@ class Store:
                 raw.flush()
                 os.fsync(raw.fileno())
             temporary.replace(target)
-            _sync_folder(target.parent)
+            sync_path(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -200,9 +200,9 @@ class Store:
         return digest.hexdigest()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable: on Linux the folder itself has to be synced."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make a file durable, or the renames in a folder: on Linux the folder itself has to be synced."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
-from infra.settings import Settings
+from infra.settings import Settings, flatten
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def _describe(
 ) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    flat = [Param(key, str(value)) for key, value in _flatten(parameters).items()]
+    flat = [Param(key, str(value)) for key, value in flatten(parameters).items()]
     client.log_batch(run_id, params=flat)
     if dataset is not None:
         source = _source(store, dataset)
@@ -152,17 +152,6 @@ def _describe(
 def _source(store: Store, dataset: DatasetManifest) -> str:
     """Where a dataset's manifest is, as MLflow writes sources: a JSON object."""
     return json.dumps({"uri": store.full_path(f"{dataset.folder}/manifest.json")})
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"model": {"num_layers": 2}} becomes {"model.num_layers": 2}."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def run_url(run: TrackedRun) -> str | None:

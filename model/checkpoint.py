@@ -11,7 +11,6 @@ master weights and the model's own; optimizer states are stored so that they can
 
 import errno
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from infra.errors import BadInput, DamagedData, DiskFull
 from infra.manifest import Manifest
-from infra.store import Store
+from infra.store import Store, sync_path
 from model.parallel import Place
 from model.run import Layout, RunRecord, differing_fields, step_name
 
@@ -149,11 +148,11 @@ class Checkpoints:
             files={path.name: path.stat().st_size for path in sorted(temporary.iterdir())},
         )
         for path in temporary.iterdir():
-            _sync(path)
+            sync_path(path)
         record.save(self._store, f"{self._folder}/{temporary.name}/{_META}")
         self._store.remove(f"{self._folder}/{name}")  # a damaged one of the same step
         temporary.rename(self._path(name))
-        _sync(self._path(""))
+        sync_path(self._path(""))
         self._rotate()
 
     def _rotate(self) -> None:
@@ -242,14 +241,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     following = error.__cause__ or error.__context__
     if following is not None:
         yield from _causes(following)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: BaseException) -> str:

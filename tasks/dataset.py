@@ -11,6 +11,7 @@ from infra.manifest import (
     dataset_folder,
     fingerprint,
 )
+from infra.settings import flatten
 from infra.store import Store
 from tasks.config import CorpusSettings
 
@@ -100,15 +101,8 @@ def _require_tokens(draft: DatasetManifest) -> None:
 
 def _differences(existing: DatasetManifest, draft: DatasetManifest) -> str:
     """The settings in which two datasets differ, or that their input did."""
-    old, new = _flatten(existing.settings), _flatten(draft.settings)
+    old, new = flatten(existing.settings), flatten(draft.settings)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     return (
         "; ".join(f"{name}: {old.get(name)!r} -> {new.get(name)!r}" for name in names) or "same settings, other input"
     )
-
-
-def _flatten(settings: dict, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
