@@ -1,7 +1,7 @@
 """The Arrow schemas that flow between stages, in one place.
 
-Every document carries where it came from (crawl, WARC file, byte offset, record digest) from the first stage to the
-last, so that any training token can be traced to the bytes it was made of.
+Every document carries where it came from (source, file, place in the file, record digest) from the first stage to
+the last, so that any training token can be traced to the bytes it was made of.
 """
 
 import pyarrow as pa
@@ -9,14 +9,18 @@ import pyarrow as pa
 PROVENANCE = [
     pa.field("id", pa.string(), nullable=False),
     pa.field("url", pa.large_string()),
-    pa.field("crawl", pa.string(), nullable=False),
-    pa.field("warc_file", pa.large_string(), nullable=False),
-    pa.field("warc_offset", pa.int64(), nullable=False),
+    pa.field("source", pa.string(), nullable=False),
+    pa.field("file", pa.large_string(), nullable=False),
+    pa.field("offset", pa.int64(), nullable=False),
     pa.field("record_digest", pa.string()),
     pa.field("fetched_at", pa.timestamp("us", tz="UTC")),
+    pa.field("opt_out", pa.string()),
+    pa.field("license", pa.large_string()),
 ]
-"""`id` is 32 hexadecimal digits of SHA-256 over WARC path and offset; `warc_offset` counts bytes of the file as
-stored (compressed); `record_digest` is what the archive states (algorithm:value) or sha1 of the payload."""
+"""`id` is 32 hexadecimal digits of SHA-256 over path and offset; `source` names the crawl or collection; `offset`
+counts bytes of an archive as stored (compressed), lines of a JSONL file and rows of a Parquet file; `record_digest` is
+what the archive states (algorithm:value) or sha1 of the payload; `opt_out` is how the record refuses use for training
+(the directives that it carries, separated by commas), `license` the address of the licence that it links to."""
 
 RESPONSES = pa.schema(
     [
@@ -34,9 +38,13 @@ DOCUMENTS = pa.schema(
         pa.field("text", pa.large_string()),
         pa.field("language", pa.string()),
         pa.field("language_score", pa.float32()),
+        pa.field("quality", pa.float32()),
+        pa.field("bucket", pa.string()),
     ]
 )
-"""What every stage from extract to redact keeps; language columns are null before the language stage."""
+"""What every stage from extract to redact keeps. Language columns are null before the signals stage; `quality` (the
+score of the quality model, higher is better) and `bucket` (its name in the mixture) before the filter stage, and after
+it where no model is set."""
 
 DROPPED = pa.schema(
     [
@@ -51,9 +59,9 @@ DROPPED = pa.schema(
 
 QUARANTINE = pa.schema(
     [
-        pa.field("crawl", pa.string(), nullable=False),
-        pa.field("warc_file", pa.large_string(), nullable=False),
-        pa.field("warc_offset", pa.int64()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("file", pa.large_string(), nullable=False),
+        pa.field("offset", pa.int64()),
         pa.field("url", pa.large_string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.large_string()),

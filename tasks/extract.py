@@ -19,7 +19,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 
 from infra.schema import DOCUMENTS, PROVENANCE
 from infra.settings import Settings
-from tasks.stage import Split, Stage, split_by_reason
+from tasks.stage import Split, Stage, conform, split_by_reason
 
 EXTRACT = Stage("extract", 1, DOCUMENTS, libraries=("pyarrow", "resiliparse", "trafilatura", "ftfy"))
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
@@ -62,10 +62,8 @@ def extract(table: pa.Table, settings: ExtractSettings) -> Split:
         reasons.append(reason)
         values.append(value)
         details.append(detail)
-    columns = [table[field.name] for field in PROVENANCE]
-    rows = table.num_rows
-    arrays = [*columns, pa.array(texts, pa.large_string()), pa.nulls(rows, pa.string()), pa.nulls(rows, pa.float32())]
-    kept, dropped = split_by_reason(pa.table(arrays, schema=DOCUMENTS), EXTRACT.name, reasons, values, details)
+    columns = {field.name: table[field.name] for field in PROVENANCE} | {"text": pa.array(texts, pa.large_string())}
+    kept, dropped = split_by_reason(conform(columns, table.num_rows, DOCUMENTS), EXTRACT.name, reasons, values, details)
     return Split(kept, dropped)
 
 

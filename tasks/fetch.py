@@ -174,13 +174,13 @@ class ResponseBatch:
         self._skipped.append(row | {"reason": reason, "value": value, "detail": detail})
 
     def _quarantine(self, broken: Broken) -> None:
-        row = {"warc_offset": broken.offset, "url": broken.url, "reason": broken.reason, "detail": broken.detail}
-        self._broken.append(row | {"crawl": self._settings.crawl, "warc_file": self._path})
+        row = {"offset": broken.offset, "url": broken.url, "reason": broken.reason, "detail": broken.detail}
+        self._broken.append(row | {"source": self._settings.crawl, "file": self._path})
 
     def lose(self, reason: str, detail: str, passing: bool) -> None:
         """Quarantine the rest of the shard; a passing cause leaves it to the next run."""
-        row = {"warc_offset": None, "url": None, "reason": reason, "detail": detail}
-        self._broken.append(row | {"crawl": self._settings.crawl, "warc_file": self._path})
+        row = {"offset": None, "url": None, "reason": reason, "detail": detail}
+        self._broken.append(row | {"source": self._settings.crawl, "file": self._path})
         self._counters["lost_shards"] = 1
         self._incomplete = passing
 
@@ -226,9 +226,9 @@ def _provenance(record: Record, crawl: str, path: str) -> dict[str, Any]:
     return {
         "id": hashlib.sha256(place.encode()).hexdigest()[:32],
         "url": record.header("WARC-Target-URI"),
-        "crawl": crawl,
-        "warc_file": path,
-        "warc_offset": record.offset,
+        "source": crawl,
+        "file": path,
+        "offset": record.offset,
         "record_digest": record.header("WARC-Payload-Digest") or sha1_digest(record.block),
         "fetched_at": record.warc.record_date,
     }

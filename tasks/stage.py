@@ -67,12 +67,18 @@ class Stage:
     schema: pa.Schema | Callable[[Any], pa.Schema] = DOCUMENTS
     """Schema of the kept table, or a function of the settings where it depends on them."""
     others: Mapping[str, pa.Schema | None] = field(default_factory=dict)
-    """Schemas of further outputs; None takes the kept schema."""
+    """Schemas of further outputs; None takes the kept schema. An output called `quarantined` holds what could not be
+    read; the rows of another count as documents only if its schema is None."""
     libraries: tuple[str, ...] = ("pyarrow",)
     """Libraries whose versions can change the bytes."""
     private: bool = True
     """Whether the kept files may hold personal data; dropped files always may."""
     compressed: bool = True
+
+    @property
+    def document_outputs(self) -> tuple[str, ...]:
+        """Further outputs whose rows are documents or records that entered, each at this place only."""
+        return tuple(name for name, schema in self.others.items() if schema is None or name == "quarantined")
 
 
 @dataclass(frozen=True)
@@ -241,7 +247,7 @@ def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int]:
     record = ShardRecord(
         index=task.index,
         source=task.source,
-        rows_in=kept.rows + dropped.rows + sum(each.rows for each in others.values()),
+        rows_in=kept.rows + dropped.rows + sum(others[name].rows for name in task.stage.document_outputs),
         kept=kept,
         dropped=dropped,
         others=others,
@@ -314,8 +320,21 @@ def drop(table: pa.Table, stage: str, reasons: Any, values: Any = None, details:
         "value": pa.array([None] * rows if values is None else values, pa.float64()),
         "detail": pa.array([None] * rows if details is None else details, pa.large_string()),
     }
-    arrays = [columns[each.name] if each.name in columns else pa.nulls(rows, each.type) for each in DROPPED]
-    return pa.table(arrays, schema=DROPPED)
+    return conform(columns, rows, DROPPED)
+
+
+def conform(columns: Mapping[str, Any], rows: int, schema: pa.Schema) -> pa.Table:
+    """A table of a schema from the columns that there are; the others are null."""
+    arrays = [columns[each.name] if each.name in columns else pa.nulls(rows, each.type) for each in schema]
+    return pa.table(arrays, schema=schema)
+
+
+def replace_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
+    """A table with some of its columns replaced, cast to the types that they have there."""
+    for name, values in columns.items():
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, table.field(index), pa.array(values, table.field(index).type))
+    return table
 
 
 def split_by_reason(

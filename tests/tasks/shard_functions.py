@@ -40,7 +40,7 @@ def count(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
         wanted = pa.array([value % 3 != 0 for value in range(start, start + third)])
         unwanted = pa.array([value % 3 == 0 for value in range(start, start + third)])
         gone = table.filter(unwanted).select(["id"])
-        broken = {"crawl": "c", "warc_file": source, "warc_offset": start, "url": None, "reason": "odd", "detail": None}
+        broken = {"source": "c", "file": source, "offset": start, "url": None, "reason": "odd", "detail": None}
         yield Split(
             table.filter(wanted),
             drop(gone, "counting", ["multiple_of_three"] * gone.num_rows, [float(start)] * gone.num_rows),

@@ -95,7 +95,7 @@ def ends(root: Path, chain: Chain) -> tuple[list[str], list[tuple[str, int]]]:
     ids = [row["doc_id"] for output in ("kept", "heldout") for row in rows(root, chain.tokens, output)]
     for stage in chain.stages[:-1]:
         ids += [row["id"] for row in rows(root, stage, "dropped")]
-    quarantined = [(row["warc_file"], row["warc_offset"]) for row in rows(root, chain.fetched, "quarantined")]
+    quarantined = [(row["file"], row["offset"]) for row in rows(root, chain.fetched, "quarantined")]
     return ids, quarantined
 
 

@@ -23,7 +23,7 @@ SETTINGS = DedupSettings()
 
 
 def documents(texts: dict[str, str]) -> pa.Table:
-    rows = [{"id": i, "crawl": "c", "warc_file": "w", "warc_offset": 0, "text": t} for i, t in texts.items()]
+    rows = [{"id": i, "source": "c", "file": "w", "offset": 0, "text": t} for i, t in texts.items()]
     return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
 

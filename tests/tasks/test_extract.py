@@ -20,7 +20,7 @@ def run(*pages: bytes | tuple[bytes, str | None], content_type: str = "text/html
     rows = []
     for number, each in enumerate(pages):
         payload, charset = each if isinstance(each, tuple) else (each, None)
-        place = {"id": str(number), "crawl": "c", "warc_file": "w", "warc_offset": number}
+        place = {"id": str(number), "source": "c", "file": "w", "offset": number}
         rows.append({**place, "payload": payload, "charset": charset, "content_type": content_type})
     return extract(pa.Table.from_pylist(rows, schema=RESPONSES), ExtractSettings(**settings))
 
@@ -153,7 +153,7 @@ def test_plain_text_is_taken_as_it_is() -> None:
 def test_provenance_goes_on_and_languages_are_unknown() -> None:
     kept = run(page("x")).kept
     assert kept.schema == DOCUMENTS
-    assert (kept["id"][0].as_py(), kept["warc_file"][0].as_py(), kept["language"][0].as_py()) == ("0", "w", None)
+    assert (kept["id"][0].as_py(), kept["file"][0].as_py(), kept["language"][0].as_py()) == ("0", "w", None)
 
 
 @pytest.mark.parametrize("tag", ["div", "b"])

@@ -58,8 +58,8 @@ def test_a_page_is_kept_with_where_it_came_from(tmp_path: Path) -> None:
     assert found.kept.schema == RESPONSES
     first, second = found.kept.to_pylist()
     assert first["payload"] == HTML + b"a"
-    assert (first["url"], first["crawl"], first["charset"]) == ("http://a.example/", CRAWL, "utf-8")
-    assert first["warc_offset"] == len(members(warcinfo()))
+    assert (first["url"], first["source"], first["charset"]) == ("http://a.example/", CRAWL, "utf-8")
+    assert first["offset"] == len(members(warcinfo()))
     assert first["record_digest"].startswith("sha1:")
     assert first["fetched_at"].isoformat() == "2026-02-14T03:04:05+00:00"
     assert len(first["id"]) == 32 != second["id"]
@@ -174,9 +174,7 @@ def test_records_of_one_member_have_ids_of_their_own(tmp_path: Path) -> None:
 def test_a_truncated_shard_keeps_what_can_be_read(tmp_path: Path) -> None:
     found = Outcome(tmp_path, members(A, B, C)[:-30])
     assert found.payloads == [HTML + b"a", HTML + b"b"]
-    assert [(row["reason"], row["warc_offset"]) for row in found.quarantined] == [
-        ("gzip_truncated", len(members(A, B)))
-    ]
+    assert [(row["reason"], row["offset"]) for row in found.quarantined] == [("gzip_truncated", len(members(A, B)))]
 
 
 def test_digests_can_be_left_unverified(tmp_path: Path) -> None:
@@ -197,7 +195,7 @@ def test_a_missing_shard_is_quarantined_within_the_share_that_may_be_lost(tmp_pa
     assert manifest.total("counters") == {"lost_shards": 1}
     store = Store(str(tmp_path / "root"))
     [row] = store.read_table(f"{manifest.folder}/{manifest.shards[1].others['quarantined'].path}").to_pylist()
-    assert (row["warc_file"], row["warc_offset"], row["reason"]) == (paths[1], None, "shard_missing")
+    assert (row["file"], row["offset"], row["reason"]) == (paths[1], None, "shard_missing")
     with pytest.raises(RunFailed, match=r"1 of 3 shards could not be read.*max_lost_shards allows a share of 0\.1"):
         run(tmp_path / "root", cluster, mirror)
 

@@ -19,7 +19,7 @@ SAMPLES = {
 
 
 def documents(*texts: str) -> pa.Table:
-    rows = [{"id": str(n), "crawl": "c", "warc_file": "w", "warc_offset": n, "text": t} for n, t in enumerate(texts)]
+    rows = [{"id": str(n), "source": "c", "file": "w", "offset": n, "text": t} for n, t in enumerate(texts)]
     return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
 

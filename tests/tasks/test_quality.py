@@ -75,7 +75,7 @@ def test_the_first_rule_that_fails_gives_the_reason() -> None:
 
 
 def test_documents_are_split_with_reason_and_value() -> None:
-    rows = [{"id": t, "crawl": "c", "warc_file": "w", "warc_offset": 0, "text": t} for t in ("a b", "a")]
+    rows = [{"id": t, "source": "c", "file": "w", "offset": 0, "text": t} for t in ("a b", "a")]
     split = quality(
         pa.Table.from_pylist(rows, schema=DOCUMENTS), QualitySettings.model_validate(OFF | {"min_words": 2})
     )

@@ -98,7 +98,7 @@ def test_redacting_twice_changes_nothing() -> None:
 
 def test_a_batch_keeps_all_documents_and_counts_its_bytes() -> None:
     texts = ["a@example.com b@example.com", "nothing", "ü 93.184.216.34"]
-    rows = [{"id": t, "crawl": "c", "warc_file": "w", "warc_offset": 0, "text": t} for t in texts]
+    rows = [{"id": t, "source": "c", "file": "w", "offset": 0, "text": t} for t in texts]
     split = redact(pa.Table.from_pylist(rows, schema=DOCUMENTS), SETTINGS)
     assert split.kept["text"].to_pylist() == ["<EMAIL> <EMAIL>", "nothing", "ü <IP>"]
     assert split.kept.schema == DOCUMENTS

@@ -243,7 +243,7 @@ def test_a_stage_may_live_on_a_remote_file_system() -> None:
 
 
 def documents(texts: list[str]) -> pa.Table:
-    rows = [{"id": str(n), "crawl": "c", "warc_file": "w", "warc_offset": n, "text": t} for n, t in enumerate(texts)]
+    rows = [{"id": str(n), "source": "c", "file": "w", "offset": n, "text": t} for n, t in enumerate(texts)]
     return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
 
@@ -256,7 +256,7 @@ def test_documents_are_split_by_reason() -> None:
 
 
 def test_dropped_rows_have_the_schema_of_dropped_rows_whatever_they_came_with() -> None:
-    assert drop(documents(["x"]).select(["id", "crawl", "warc_file", "warc_offset"]), "s", ["r"]).schema == DROPPED
+    assert drop(documents(["x"]).select(["id", "source", "file", "offset"]), "s", ["r"]).schema == DROPPED
     assert Split(DOCUMENTS.empty_table()).dropped.schema == DROPPED
 
 
