@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -168,12 +168,20 @@ class Store:
         """Read a small file whole; FileNotFoundError where there is none."""
         return bytes(self._fs.cat_file(self.full_path(path)))
 
-    def open_table(self, path: str) -> ipc.RecordBatchFileReader:
-        """Open an Arrow IPC file, by memory map where it is local; DamagedData if it is not one."""
+    def open_table(self, path: str, columns: Sequence[str] | None = None) -> ipc.RecordBatchFileReader:
+        """Open an Arrow IPC file, by memory map where it is local; DamagedData if it is not one.
+
+        Given columns, only these are read and decompressed; they come in the file's order.
+        """
         try:
-            if self.is_local:
-                return ipc.open_file(pa.memory_map(str(self.local_path(path))))
-            return ipc.open_file(pa.BufferReader(self.read_bytes(path)))
+            source = (
+                pa.memory_map(str(self.local_path(path))) if self.is_local else pa.BufferReader(self.read_bytes(path))
+            )
+            reader = ipc.open_file(source)
+            if columns is None:
+                return reader
+            chosen = [index for index, name in enumerate(reader.schema.names) if name in columns]
+            return ipc.open_file(source, options=ipc.IpcReadOptions(included_fields=chosen))
         except pa.ArrowInvalid as error:
             raise DamagedData(
                 f"{self.full_path(path)} ({error})",
@@ -181,9 +189,9 @@ class Store:
                 "Remove the stage's folder and run again to make it anew",
             ) from error
 
-    def read_table(self, path: str) -> pa.Table:
-        """Read all of an Arrow IPC file."""
-        return self.open_table(path).read_all()
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read all of an Arrow IPC file, or some of its columns."""
+        return self.open_table(path, columns).read_all()
 
     def write_table(self, path: str, table: pa.Table, private: bool = False) -> HashingFile:
         """Write a table as an Arrow IPC file and return its hash and size."""

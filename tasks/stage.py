@@ -24,6 +24,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.ipc as ipc
+import pyarrow.parquet as pq
 
 from infra.cluster import Cluster
 from infra.manifest import (
@@ -66,14 +67,16 @@ class Stage:
     version: int
     schema: pa.Schema | Callable[[Any], pa.Schema] = DOCUMENTS
     """Schema of the kept table, or a function of the settings where it depends on them."""
-    others: Mapping[str, pa.Schema | None] = field(default_factory=dict)
-    """Schemas of further outputs; None takes the kept schema. An output called `quarantined` holds what could not be
-    read; the rows of another count as documents only if its schema is None."""
+    others: Mapping[str, pa.Schema | Callable[[Any], pa.Schema] | None] = field(default_factory=dict)
+    """Schemas of further outputs, or functions of the settings; None takes the kept schema. An output called
+    `quarantined` holds what could not be read; the rows of another count as documents only if its schema is None."""
     libraries: tuple[str, ...] = ("pyarrow",)
     """Libraries whose versions can change the bytes."""
     private: bool = True
     """Whether the kept files may hold personal data; dropped files always may."""
     compressed: bool = True
+    parquet: bool = False
+    """Write the kept files as Parquet, for people and their query engines, instead of Arrow IPC."""
 
     @property
     def document_outputs(self) -> tuple[str, ...]:
@@ -274,16 +277,22 @@ class ShardFiles:
         with self._stack:  # if one of the files cannot be opened, those before it are closed and removed
             self._open("kept", "", self._task.schema, stage.private, stage.compressed)
             self._open("dropped", "dropped/", DROPPED, private=True, compressed=True)
-            for name, schema in stage.others.items():
-                self._open(name, f"{name}/", schema or self._task.schema, stage.private, stage.compressed)
+            for name, given in stage.others.items():
+                schema = given(self._task.settings) if callable(given) else given or self._task.schema
+                self._open(name, f"{name}/", schema, stage.private, stage.compressed)
             self._stack = self._stack.pop_all()
         return self
 
     def _open(self, name: str, subfolder: str, schema: pa.Schema, private: bool, compressed: bool) -> None:
-        path = f"{subfolder}{self._task.name}.arrow"
+        parquet = self._task.stage.parquet and name == "kept"
+        path = f"{subfolder}{self._task.name}.{'parquet' if parquet else 'arrow'}"
         out = self._stack.enter_context(self._store.create(f"{self._task.folder}/{path}", private))
-        options = ipc.IpcWriteOptions(compression="zstd" if compressed else None)
-        writer = self._stack.enter_context(ipc.new_file(cast("Any", out), schema, options=options))
+        compression = "zstd" if compressed else None
+        if parquet:
+            made: Any = pq.ParquetWriter(cast("Any", out), schema, compression=compression or "none")
+        else:
+            made = ipc.new_file(cast("Any", out), schema, options=ipc.IpcWriteOptions(compression=compression))
+        writer = self._stack.enter_context(made)
         self._files[name], self._writers[name], self._rows[name] = (path, out), writer, 0
 
     def write(self, split: Split) -> None:

@@ -150,3 +150,8 @@ def test_a_table_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
     with pytest.raises(DiskFull):
         store.write_table("t.arrow", pa.table({"n": list(range(100_000))}))
     assert list(small_disk.iterdir()) == []
+
+
+def test_chosen_columns_are_read_alone(store: Store) -> None:
+    store.write_table("t.arrow", pa.table({"a": [1, 2], "b": ["x", "y"], "c": [0.5, 1.5]}))
+    assert store.read_table("t.arrow", ["c", "a"]).to_pydict() == {"a": [1, 2], "c": [0.5, 1.5]}
