@@ -13,6 +13,7 @@ import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
 
 from infra.errors import BadInput, RunFailed
+from infra.rate_limit import RateLimitPlugin
 from infra.settings import Environment
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def open_cluster(environment: Environment) -> Iterator[Cluster]:
     """Connect to the scheduler that the environment names, or start worker processes on this machine's loopback."""
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it sets INFO for itself when it is imported
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
+        client.register_plugin(RateLimitPlugin())
         yield Cluster(client, environment.shard_retries)
 
 

@@ -12,16 +12,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import fsspec
 import urllib3
 from pydantic import Field
 from urllib3.exceptions import HTTPError, NameResolutionError
 
+from infra.rate_limit import RateLimit
 from infra.settings import Settings, operational
 
 logger = logging.getLogger(__name__)
 BLOCK_BYTES = 1 << 20
+BURST_REQUESTS = 4
 _WORTH_RETRYING = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -36,6 +39,10 @@ class TransportSettings(Settings):
     """First wait after a failure; doubles each time, with jitter."""
     max_wait_seconds: float = operational(120.0, gt=0)
     """Longest wait between two tries, whatever the server asks for."""
+    requests_per_second: float | None = operational(10.0, gt=0)
+    """Requests that all workers together send to one server in a second; unset for a server of your own."""
+    bytes_per_second: float | None = operational(None, gt=0)
+    """Bytes that all workers together read from one server in a second; unset for as many as it gives."""
     user_agent: str = operational("gristmill/0.1 (corpus builder)", min_length=1)
     """How we introduce ourselves to the server; add a contact address for large fetches."""
 
@@ -91,6 +98,10 @@ class ResumingStream(io.RawIOBase):
         self._position = 0
         self._size: int | None = None
         self._failures = 0
+        host = urlsplit(url).netloc
+        rate, speed = settings.requests_per_second, settings.bytes_per_second
+        self._requests = RateLimit(f"requests {host}", rate, BURST_REQUESTS)
+        self._bytes = RateLimit(f"bytes {host}", speed, BLOCK_BYTES)
         self._connect()
 
     def readable(self) -> bool:
@@ -118,6 +129,7 @@ class ResumingStream(io.RawIOBase):
                 buffer[: len(data)] = data
                 self._position += len(data)
                 self._failures = 0
+                self._bytes.wait(len(data))
                 return len(data)
             if self._size is None:
                 self._size = self._position  # the server never said how long the body is: this was its end
@@ -131,6 +143,7 @@ class ResumingStream(io.RawIOBase):
                 headers["Range"] = f"bytes={self._position}-"
                 if self._etag:
                     headers["If-Range"] = self._etag
+            self._requests.wait()
             try:
                 response = self._pool.request("GET", self._url, headers=headers, preload_content=False, redirect=True)
             except NameResolutionError as error:
@@ -169,6 +182,8 @@ class ResumingStream(io.RawIOBase):
             raise SourceUnavailableError(f"{self._url}: {why}, after {self._failures} tries")
         wait = _wait_seconds(self._failures, headers or {}, self._settings)
         logger.info("%s: %s; again in %.1f s", self._url, why, wait)
+        if headers is not None and "Retry-After" in headers:
+            self._requests.pause(wait)  # the server is overloaded for all of us
         time.sleep(wait)
 
     def _disconnect(self) -> None:
