@@ -80,15 +80,19 @@ class RateLimit:
 
     def wait(self, amount: float = 1.0) -> float:
         """Take tokens and sleep until they are free; the seconds slept."""
-        seconds = self._reserve(amount, 0.0)
+        seconds = self.reserve(amount)
         time.sleep(seconds)
         return seconds
 
+    def reserve(self, amount: float = 1.0) -> float:
+        """Take tokens; the seconds until they may be used."""
+        return self._ask(amount, 0.0)
+
     def pause(self, seconds: float) -> None:
         """Let no worker of the cluster use the server for some seconds."""
-        self._reserve(0.0, seconds)
+        self._ask(0.0, seconds)
 
-    def _reserve(self, amount: float, pause: float) -> float:
+    def _ask(self, amount: float, pause: float) -> float:
         if self.rate is None:
             return 0.0
         request = {"name": self.name, "amount": amount, "rate": self.rate, "burst": self.burst, "pause": pause}
