@@ -1,9 +1,10 @@
 """WARC records out of a byte stream, whatever state the file is in.
 
-Common Crawl writes each record as a gzip member of its own. Members are cut with zlib here rather than inside the
-WARC parser, so that a corrupt member costs itself alone: reading goes on at the next member, and the damage is
-reported with its offset. Records inside a member are parsed by fastwarc. Uncompressed, LZ4 and Zstandard files go to
-fastwarc whole.
+Sound files are read by fastwarc in one pass. Where it fails, and at the end of every compressed file (it takes an
+empty member for the end), reading goes on from the last sound member, member by member: Common Crawl writes each
+record as a gzip member of its own, so a corrupt member costs itself alone. Within uncompressed bytes reading goes on
+at the next line that opens a record. Each stretch of damage is reported once, with its offset. No record is held in
+memory beyond the limit of its size, however small it was compressed.
 
 Sources: WARC 1.0/1.1 (ISO 28500), RFC 1952 (gzip), and Common Crawl's "Get Started" page on its layout.
 """
@@ -13,15 +14,22 @@ import binascii
 import hashlib
 import io
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
+from tasks.transport import SourceUnavailableError
+
 GZIP_MAGIC = b"\x1f\x8b\x08"
-BLOCK_BYTES = 1 << 18
-_OUTPUT_BYTES = 1 << 22
+FRAME_MAGICS = (b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd")
+"""LZ4 and Zstandard."""
+RECORD_OPENING = b"\nWARC/1."
+BLOCK_BYTES = 1 << 16
+KEPT_BYTES = 16 << 20
+"""How far back reading can go when it has lost its way."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Record:
-    """A whole, verified record. `offset` is where its gzip member starts; `position` is where it stands within."""
+    """A whole, verified record: `offset` is where its member starts, `position` how many stand before it therein."""
 
     offset: int
     position: int
@@ -54,206 +62,337 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One decompressed gzip member and the file offset at which it starts."""
+class Limits:
+    """What is read of each record, and whether it is checked."""
 
-    offset: int
-    data: bytes
+    max_bytes: int
+    verify_digests: bool
+    kinds: int
 
 
-def read_records(stream: BinaryIO, max_record_bytes: int, verify_digests: bool) -> Iterator[Record | Broken]:
-    """Yield every record of an archive, or what is broken in its place.
+def read_records(
+    stream: BinaryIO, max_record_bytes: int, verify_digests: bool, kinds: int = int(WarcRecordType.any_type)
+) -> Iterator[Record | Broken]:
+    """Yield every record of the wanted kinds, or what is broken in its place.
 
     Errors of the stream itself (SourceUnavailableError and the like) pass through.
     """
-    reader = io.BufferedReader(stream, BLOCK_BYTES) if isinstance(stream, io.RawIOBase) else stream
-    head = reader.read(8)  # enough for any compression's magic number
+    tape, limits = Tape(stream), Limits(max_record_bytes, verify_digests, int(kinds))
+    head = tape.read(len(FRAME_MAGICS[0]))
+    tape.seek(0)
     if not head:
         yield Broken(0, "empty_file", "the file has no bytes")
-        return
-    whole = _Rejoined(head, reader)
-    if not head.startswith(GZIP_MAGIC):
-        yield from _parse(whole, None, max_record_bytes, verify_digests)
-        return
-    for member in read_members(whole, max_record_bytes):
-        if isinstance(member, Broken):
-            yield member
-        else:
-            yield from _parse(io.BytesIO(member.data), member.offset, max_record_bytes, verify_digests)
+    elif head.startswith((GZIP_MAGIC, *FRAME_MAGICS)):
+        yield from _framed(tape, limits, GZIP_MAGIC if head.startswith(GZIP_MAGIC) else head)
+    else:
+        yield from _plain(tape, None, limits)
 
 
-def read_members(stream: Any, max_bytes: int) -> Iterator[Member | Broken]:
-    """Cut a stream into gzip members; a damaged stretch yields one `Broken` and ends at the next sound member."""
-    window = _Window(stream)
-    damaged = False
-    while window.fill(len(GZIP_MAGIC)):
-        start = window.offset
-        outcome = _inflate(window, max_bytes)
-        if isinstance(outcome, Member):
-            damaged = False
-            yield outcome
-            continue
-        if outcome.reason == "record_too_large":
-            yield outcome
-            continue
-        if not damaged:
-            yield outcome
-        damaged = True
-        window.seek_magic(start + 1)
-
-
-def _inflate(window: "_Window", max_bytes: int) -> Member | Broken:
-    """Decompress the member at the window's start; on success or oversize the window stands behind it."""
-    start, inflater = window.offset, zlib.decompressobj(wbits=31)
-    parts: list[bytes] = []
-    size = cursor = 0
-    while not inflater.eof:
-        block = inflater.unconsumed_tail or window.at(cursor)
-        if not block:
-            return Broken(start, "gzip_truncated", f"the file ends inside a member that starts at byte {start:,}")
-        fresh = not inflater.unconsumed_tail
-        try:
-            part = inflater.decompress(block, _OUTPUT_BYTES)
-        except zlib.error as error:
-            return Broken(start, "gzip_corrupt", str(error))
-        cursor += len(block) if fresh else 0
-        size += len(part)
-        if size <= max_bytes:
-            parts.append(part)
-        else:  # too large: keep no output, and of the input only what is not yet consumed
-            parts.clear()
-            held = len(inflater.unconsumed_tail) + len(inflater.unused_data)
-            window.forget(cursor - held)
-            cursor = held
-    window.forget(cursor - len(inflater.unused_data))
-    if size > max_bytes:
-        return Broken(start, "record_too_large", f"{size:,} bytes uncompressed, {max_bytes:,} allowed")
-    return Member(start, b"".join(parts))
-
-
-class _Window:
-    """The raw bytes from the start of the current member on, so that a damaged member can be searched again."""
+class Tape(io.RawIOBase):
+    """A stream that is read forward and remembers its last bytes, so that reading can go back by so much."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._raw = bytearray()
-        self.offset = 0
+        self._blocks: deque[tuple[int, bytes]] = deque()
+        self._position = self.end = 0
 
-    def fill(self, size: int) -> bool:
-        """Hold at least some bytes; False at the end of the file."""
-        while len(self._raw) < size and (block := self._stream.read(BLOCK_BYTES)):
-            self._raw += block
-        return bool(self._raw)
-
-    def at(self, cursor: int) -> bytes:
-        """The bytes held beyond a cursor, reading on if there are none; empty at the end of the file."""
-        if cursor == len(self._raw):
-            self._raw += self._stream.read(BLOCK_BYTES)
-        return bytes(self._raw[cursor : cursor + BLOCK_BYTES])
-
-    def forget(self, count: int) -> None:
-        """Move the start forward."""
-        del self._raw[:count]
-        self.offset += count
-
-    def seek_magic(self, offset: int) -> None:
-        """Move the start to the next gzip magic at or after an offset, or to the end of the file."""
-        self.forget(max(0, offset - self.offset))
-        while True:
-            found = self._raw.find(GZIP_MAGIC)
-            if found >= 0:
-                return self.forget(found)
-            self.forget(max(0, len(self._raw) - len(GZIP_MAGIC) + 1))
-            block = self._stream.read(BLOCK_BYTES)
-            if not block:
-                return self.forget(len(self._raw))
-            self._raw += block
-
-
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already and are put in front again."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head, self._rest, self._position = head, rest, 0
+    @property
+    def start(self) -> int:
+        """The first byte that is still held."""
+        return self._blocks[0][0] if self._blocks else self.end
 
     def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Move to a byte that is held, or forward to any."""
+        if whence != io.SEEK_SET or offset < self.start:
+            raise io.UnsupportedOperation(f"byte {offset:,} is no longer held")
+        while offset > self.end and self._load():
+            pass
+        self._position = min(offset, self.end)
+        return self._position
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Some bytes, at most `size`; none at the end only."""
+        if self._position == self.end and not self._load():
+            return b""
+        for start, block in reversed(self._blocks):
+            if start <= self._position:
+                first = self._position - start
+                data = block[first : first + size] if size >= 0 else block[first:]
+                self._position += len(data)
+                return data
+        raise io.UnsupportedOperation("the position is no longer held")
+
+    def _load(self) -> bool:
+        try:
+            block = self._stream.read(BLOCK_BYTES)
+        except OSError as error:  # not to be taken for an error of the archive
+            raise SourceUnavailableError(str(error)) from error
+        if block:
+            self._blocks.append((self.end, block))
+            self.end += len(block)
+            self.keep(self.end - KEPT_BYTES)
+        return bool(block)
+
+    def keep(self, offset: int) -> None:
+        """Forget what stands before an offset."""
+        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= offset:
+            self._blocks.popleft()
+
+    def find(self, needle: bytes, offset: int) -> int | None:
+        """Where a needle stands first at or after an offset. Moves the tape there, or to the end without one."""
+        self.seek(max(offset, self.start))
+        tail = b""
+        while block := self.read(BLOCK_BYTES):
+            place = (tail + block).find(needle)
+            if place >= 0:
+                return self.seek(self._position - len(block) - len(tail) + place)
+            tail = (tail + block)[1 - len(needle) :]
+            self.keep(self._position - len(block) - len(tail))
+        return None
+
+
+def _framed(tape: Tape, limits: Limits, magic: bytes) -> Iterator[Record | Broken]:
+    """Records of a compressed file, each in a frame (a gzip member) of its own or several in one.
+
+    For all but the first record of a frame fastwarc gives the start of the next frame; so a record opens a frame if
+    the one behind it stands farther on.
+    """
+    frame = count = 0
+    waiting: tuple[int, Any] | None = None
+    damaged = False
+    while True:
+        error = ""
+        try:
+            for warc in ArchiveIterator(tape, record_types=WarcRecordType.any_type, parse_http=False):
+                place = warc.stream_pos
+                if waiting is not None:
+                    frame, count = (waiting[0], 0) if place > waiting[0] else (frame, count)
+                    yield from _placed(waiting[1], frame, count)
+                    damaged, count = False, count + 1
+                    tape.keep(frame)
+                outcome = _outcome(warc, limits)
+                if isinstance(outcome, Broken) and outcome.reason not in ("record_too_large", "digest_mismatch"):
+                    error, waiting = outcome.detail, None if magic == GZIP_MAGIC else (place, outcome)
+                    break
+                waiting = place, outcome
+        except OSError as failure:
+            error = str(failure)
+        except Exception:  # the stream broke off, not the archive: hand on what was read
+            if waiting is not None:
+                yield from _placed(waiting[1], waiting[0], 0)
+            raise
+        if magic == GZIP_MAGIC:  # from here on member by member, beginning with the last that was handed on
+            lost = tape.start > frame
+            if lost and waiting is not None:
+                yield from _placed(waiting[1], waiting[0], 0)
+            if lost and error:
+                yield Broken(frame, "gzip_corrupt", error)
+            if not lost or error:
+                yield from _members(tape, frame, count, limits)
+            return
+        if waiting is not None:
+            frame, count = (waiting[0], 0) if waiting[0] < tape.end else (frame, count)
+            yield from _placed(waiting[1], frame, count)
+            damaged = isinstance(waiting[1], Broken)
+        if not error:
+            return
+        if not damaged:
+            yield Broken(frame, "invalid_record", error)
+        damaged, waiting = True, None
+        restart = tape.find(magic, max(frame + 1, tape.start))
+        if restart is None:
+            return
+        frame, count = restart, 0
+
+
+def _placed(outcome: "Outcome", offset: int, position: int) -> Iterator[Record | Broken]:
+    if isinstance(outcome, Broken):
+        yield Broken(offset, outcome.reason, outcome.detail, outcome.url)
+    elif outcome is not None:
+        yield Record(offset, position, *outcome)
+
+
+class DamagedMemberError(Exception):
+    """A gzip member that cannot be read to its end."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+class Member(io.RawIOBase):
+    """The decompressed bytes of the gzip member at a tape's position; DamagedMemberError where they end too early."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape, self._inflater = tape, zlib.decompressobj(wbits=31)
+
+    def readable(self) -> bool:
+        """Say yes."""
         return True
 
     def read(self, size: int = -1, /) -> bytes:
-        data, self._head = (self._head, b"") if self._head else (self._rest.read(size), b"")
-        self._position += len(data)
-        return data
+        """Some bytes, at most `size`; none at the member's end only."""
+        while not self._inflater.eof:
+            block = self._inflater.unconsumed_tail or self._tape.read(BLOCK_BYTES)
+            if not block:
+                raise DamagedMemberError("gzip_truncated", "the file ends inside a member")
+            try:
+                data = self._inflater.decompress(block, max(0, size))
+            except zlib.error as error:
+                raise DamagedMemberError("gzip_corrupt", str(error)) from error
+            if data:
+                return data
+        return b""
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        # fastwarc asks where it is by seeking nowhere; it never moves.
-        if (offset, whence) not in ((0, io.SEEK_CUR), (self._position, io.SEEK_SET)):
-            raise io.UnsupportedOperation("a stream cannot be rewound")
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-
-def _parse(source: Any, member: int | None, max_bytes: int, verify_digests: bool) -> Iterator[Record | Broken]:
-    """Records of the member at an offset, or (None) of a file that is no gzip, where each has an offset of its own."""
-    offset, outcome = member or 0, None
-    try:
-        for warc in ArchiveIterator(source, record_types=WarcRecordType.any_type, parse_http=False):
-            offset = warc.stream_pos if member is None else member
-            position = 0 if member is None else warc.stream_pos
-            block = warc.reader.read(max_bytes + 1)
-            outcome = _check(Record(offset, position, warc, block), max_bytes, verify_digests)
-            yield outcome
-    except OSError as error:
-        if not isinstance(outcome, Broken):  # behind a broken record the parser is lost: that is one damage, not two
-            yield Broken(offset, "invalid_record", str(error))
-        return
-    if outcome is None:
-        yield Broken(offset, "invalid_record", "no WARC header at the start of the member")
+    def finish(self) -> None:
+        """Read what is left, and put the tape at the byte behind the member."""
+        while self.read(BLOCK_BYTES):
+            pass
+        self._tape.seek(self._tape.tell() - len(self._inflater.unused_data))
 
 
-def _check(record: Record, max_bytes: int, verify_digests: bool) -> Record | Broken:
-    url = record.header("WARC-Target-URI")
-    declared = record.header("Content-Length") or ""
-    kind = record.header("WARC-Type")
-    if not declared.isdigit() or kind is None:
-        return Broken(record.offset, "invalid_record", f"WARC-Type {kind!r}, Content-Length {declared!r}", url)
-    if len(record.block) > max_bytes:
-        return Broken(record.offset, "record_too_large", f"{int(declared):,} bytes, {max_bytes:,} allowed", url)
-    if len(record.block) != int(declared):
-        detail = f"{len(record.block):,} bytes of {int(declared):,}"
-        return Broken(record.offset, "record_truncated", detail, url)
-    wrong = wrong_digest(record) if verify_digests else None
-    return record if wrong is None else Broken(record.offset, "digest_mismatch", wrong, url)
+def _members(tape: Tape, offset: int, known: int, limits: Limits) -> Iterator[Record | Broken]:
+    """Records of the gzip members from an offset on, but the first `known`; damage ends at the next sound member."""
+    start: int | None = tape.find(GZIP_MAGIC, offset)
+    damaged = start != offset
+    while start is not None:
+        tape.keep(start)
+        member = Member(tape)
+        try:
+            yield from _plain(Tape(member), start, limits, known if start == offset else 0)
+            member.finish()
+        except DamagedMemberError as error:
+            if not damaged:
+                yield Broken(start, error.reason, error.detail)
+            damaged = True
+            start = tape.find(GZIP_MAGIC, max(start + 1, tape.start))
+            continue
+        damaged, start = False, tape.tell()
+        if not tape.read(1):
+            return
+        tape.seek(start)
 
 
-def wrong_digest(record: Record) -> str | None:
+def _plain(tape: Tape, member: int | None, limits: Limits, known: int = 0) -> Iterator[Record | Broken]:
+    """Records of uncompressed bytes, from the tape's position on: of a whole file, or of the member at an offset.
+
+    The first `known` are passed over.
+    """
+    count, damaged = 0, False
+    while True:
+        begin, error = tape.tell(), "no WARC header"
+        waiting: tuple[int, Any] | None = None
+        try:
+            for warc in ArchiveIterator(
+                tape, record_types=WarcRecordType.any_type, parse_http=False, stream_detect=False, quirks_mode=True
+            ):
+                if waiting is not None:
+                    if count >= known:
+                        yield from _placed(waiting[1], *_place(waiting[0], member, count))
+                    count += 1
+                tape.keep(warc.stream_pos)
+                waiting = warc.stream_pos, _outcome(warc, limits)
+                damaged = False
+            error = "" if waiting is not None else error
+        except OSError as failure:
+            error = str(failure)
+        if waiting is None:
+            resume = begin
+            if not damaged:
+                yield Broken(begin if member is None else member, "invalid_record", error)
+        else:
+            outcome, resume = _judge_last(tape, *waiting, bool(error))
+            if count >= known:
+                yield from _placed(outcome, *_place(waiting[0], member, count))
+            count += 1
+            if error and not isinstance(outcome, Broken):
+                yield Broken(resume if member is None else member, "invalid_record", error)
+            if not error and not isinstance(outcome, Broken):
+                return
+        damaged = True
+        found = tape.find(RECORD_OPENING, max(resume, tape.start))
+        if found is None:
+            return
+        tape.seek(found + 1)
+
+
+def _place(start: int, member: int | None, count: int) -> tuple[int, int]:
+    """Offset and position of a record: an uncompressed file has an offset for each."""
+    return (start, 0) if member is None else (member, count)
+
+
+def _judge_last(tape: Tape, start: int, outcome: "Outcome", lost: bool) -> tuple["Outcome", int]:
+    """What the record was, behind which reading lost its way or ended, and where to look for the next one."""
+    head = tape.find(b"\r\n\r\n", start)
+    body = start + 1 if head is None else head + 4
+    if isinstance(outcome, tuple):
+        block = outcome[1]
+        if lost and RECORD_OPENING in block and not outcome[0].headers.get("WARC-Block-Digest"):
+            url = outcome[0].headers.get("WARC-Target-URI")
+            return Broken(start, "invalid_record", "its Content-Length reaches over the next record", url), body
+        return outcome, body + len(block)
+    return outcome, body
+
+
+Outcome = tuple[Any, bytes] | Broken | None
+"""A record and its block, or what is wrong with it, or nothing if its kind is not wanted."""
+
+
+def _outcome(warc: Any, limits: Limits) -> Outcome:
+    """Read and check a record; the place of what is broken is not known yet."""
+    header = warc.headers.get
+    url, declared = header("WARC-Target-URI"), header("Content-Length") or ""
+    if not (declared.isascii() and declared.isdigit()) or header("WARC-Type") is None:
+        detail = f"WARC-Type {header('WARC-Type')!r}, Content-Length {declared[:40]!r}"
+        return Broken(0, "invalid_record", detail, url)
+    if not limits.kinds & int(warc.record_type):
+        return None
+    length = int(declared)
+    if length > limits.max_bytes:
+        return Broken(0, "record_too_large", f"{length:,} bytes, {limits.max_bytes:,} allowed", url)
+    block = warc.reader.read(length)
+    if len(block) != length:
+        return Broken(0, "record_truncated", f"{len(block):,} bytes of {length:,}", url)
+    wrong = wrong_digest(warc.headers, block) if limits.verify_digests else None
+    return (warc, block) if wrong is None else Broken(0, "digest_mismatch", wrong, url)
+
+
+def wrong_digest(headers: Any, block: bytes) -> str | None:
     """What contradicts the record's digest, or None. Block digests are checked, payload digests in their absence."""
-    for header, data in (("WARC-Block-Digest", record.block), ("WARC-Payload-Digest", http_body(record.block))):
-        stated = record.header(header)
+    for name in ("WARC-Block-Digest", "WARC-Payload-Digest"):
+        stated = headers.get(name)
         if stated is None:
             continue
         algorithm, _, value = stated.partition(":")
-        if algorithm.lower() not in hashlib.algorithms_available:
+        if algorithm.lower() not in hashlib.algorithms_available or algorithm.lower().startswith("shake"):
             return None
+        data = block if name == "WARC-Block-Digest" else http_body(block)
         actual = hashlib.new(algorithm.lower(), data, usedforsecurity=False).digest()
-        return None if _decode_digest(value) == actual else f"{header} says {stated}"
+        return None if _decode_digest(value, len(actual)) == actual else f"{name} says {stated}"
     return None
 
 
-def sha1_digest(data: bytes) -> str:
+def sha1_digest(data: bytes | memoryview) -> str:
     """A digest as Common Crawl writes it: sha1, base32."""
     return "sha1:" + base64.b32encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode()
 
 
-def http_body(block: bytes) -> bytes:
+def http_body(block: bytes) -> memoryview:
     """The body of an HTTP message, encodings left on; the whole block if it is none."""
-    head, separator, body = block.partition(b"\r\n\r\n")
-    return body if separator and head.startswith(b"HTTP/") else block
+    end = block.find(b"\r\n\r\n") if block.startswith(b"HTTP/") else -1
+    return memoryview(block)[end + 4 if end >= 0 else 0 :]
 
 
-def _decode_digest(value: str) -> bytes | None:
+def _decode_digest(value: str, size: int) -> bytes | None:
     try:
-        return base64.b32decode(value.upper()) if len(value) == 32 else bytes.fromhex(value)
+        return bytes.fromhex(value) if len(value) == 2 * size else base64.b32decode(value.upper())
     except (binascii.Error, ValueError):
         return None
