@@ -27,6 +27,7 @@ from infra.store import Store
 BATCH_ROWS = 1 << 14
 RUN_BATCHES = 64
 KEY_END = 1 << 64
+_ROWS_FOR_EACH_OPENING = 256
 
 
 @dataclass(frozen=True, order=True)
@@ -46,32 +47,50 @@ class KeyRange:
         return cls(int(low, 16), int(high, 16))
 
 
+class RunSorter:
+    """Makes the record batches of a run file out of tables that come one by one; a run is all that it holds.
+
+    Rows of equal keys keep the order in which they came, so the batches depend on the rows alone and not on how they
+    were cut into tables. A reader needs the same `run_batches`.
+    """
+
+    def __init__(self, key: str = "key", batch_rows: int = BATCH_ROWS, run_batches: int = RUN_BATCHES) -> None:
+        self._key, self._batch_rows, self._run_rows = key, batch_rows, batch_rows * run_batches
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+
+    def add(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Take the rows of a table and yield the batches that are ready, to be written in this order."""
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows < self._run_rows:
+            return
+        joined = pa.concat_tables(self._waiting)
+        whole = self._rows - self._rows % self._run_rows
+        for start in range(0, whole, self._run_rows):
+            yield from self._sorted(joined.slice(start, self._run_rows))
+        self._waiting, self._rows = [joined.slice(whole).combine_chunks()], self._rows - whole
+
+    def finish(self) -> Iterator[pa.Table]:
+        """Yield the batches of the last run."""
+        if self._rows:
+            yield from self._sorted(pa.concat_tables(self._waiting))
+        self._waiting, self._rows = [], 0
+
+    def _sorted(self, run: pa.Table) -> Iterator[pa.Table]:
+        order = np.argsort(keys_of(run, self._key), kind="stable")
+        for start in range(0, len(order), self._batch_rows):
+            yield run.take(pa.array(order[start : start + self._batch_rows])).combine_chunks()
+
+
 def sorted_batches(
     tables: Iterable[pa.Table], key: str = "key", batch_rows: int = BATCH_ROWS, run_batches: int = RUN_BATCHES
 ) -> Iterator[pa.Table]:
-    """Yield the rows of some tables as the record batches of a run file, in the order to write them.
-
-    Rows of equal keys keep the order in which they came, so the result depends on the rows alone and not on how they
-    were cut into tables. Memory: one run of batch_rows x run_batches rows, twice. A reader needs the same run_batches.
-    """
-    waiting: list[pa.Table] = []
-    rows, run_rows = 0, batch_rows * run_batches
+    """Yield the rows of some tables as the record batches of a run file, in the order to write them."""
+    sorter = RunSorter(key, batch_rows, run_batches)
     for table in tables:
-        waiting.append(table)
-        rows += table.num_rows
-        while rows >= run_rows:
-            joined = pa.concat_tables(waiting)
-            yield from _batches(joined.slice(0, run_rows), key, batch_rows)
-            waiting = [joined.slice(run_rows)]
-            rows -= run_rows
-    if rows:
-        yield from _batches(pa.concat_tables(waiting), key, batch_rows)
-
-
-def _batches(run: pa.Table, key: str, batch_rows: int) -> Iterator[pa.Table]:
-    order = np.argsort(keys_of(run, key), kind="stable")
-    for start in range(0, len(order), batch_rows):
-        yield run.take(pa.array(order[start : start + batch_rows])).combine_chunks()
+        yield from sorter.add(table)
+    yield from sorter.finish()
 
 
 def keys_of(table: pa.Table, key: str = "key") -> np.ndarray:
@@ -132,6 +151,36 @@ def _first_batch(reader: ipc.RecordBatchFileReader, batches: range, low: int, in
         else:
             last = middle - 1
     return first
+
+
+def take_keys(store: Store, path: str, keys: np.ndarray, columns: Sequence[str], key: str = "key") -> pa.Table:
+    """Copies of the rows that have the given keys, in their order, from a file that is one run of distinct keys.
+
+    Keys are sorted uint64, each there; a KeyError names one that is not. The file is opened anew after some hundred
+    rows: pages of a memory map count as memory of the process until it is closed.
+    """
+    taken = [
+        batch
+        for start in range(0, len(keys), _ROWS_FOR_EACH_OPENING)
+        for batch in _take(store, path, keys[start : start + _ROWS_FOR_EACH_OPENING], columns, key)
+    ]
+    return pa.Table.from_batches(taken)
+
+
+def _take(store: Store, path: str, keys: np.ndarray, columns: Sequence[str], key: str) -> Iterator[pa.RecordBatch]:
+    reader = store.open_table(path)
+    index, done = reader.schema.get_field_index(key), 0
+    number = 0
+    while done < len(keys):
+        number = _first_batch(reader, range(number, reader.num_record_batches), int(keys[done]) + 1, index)
+        batch = reader.get_batch(number)
+        values = batch.column(index).to_numpy()
+        stop = done + int(np.searchsorted(keys[done:], values[-1], side="right"))
+        rows = np.searchsorted(values, keys[done:stop])
+        if stop == done or (values[rows] != keys[done:stop]).any():
+            raise KeyError(f"{path}: a key from {keys[done]} on is missing")
+        yield batch.select(list(columns)).take(pa.array(rows))
+        done = stop
 
 
 def plan_ranges(store: Store, paths: Sequence[str], max_bytes: int, key: str = "key") -> list[KeyRange]:

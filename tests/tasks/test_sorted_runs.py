@@ -9,7 +9,7 @@ import pyarrow.ipc as ipc
 import pytest
 
 from infra.store import Store
-from tasks.sorted_runs import KEY_END, KeyRange, plan_ranges, read_range, read_ranges, sorted_batches
+from tasks.sorted_runs import KEY_END, KeyRange, plan_ranges, read_range, read_ranges, sorted_batches, take_keys
 
 SCHEMA = pa.schema([pa.field("key", pa.uint64(), nullable=False), pa.field("row", pa.int64())])
 
@@ -86,3 +86,14 @@ def test_a_range_is_written_and_read_as_text() -> None:
 
 def test_nothing_to_plan_gives_one_range(tmp_path: Path) -> None:
     assert plan_ranges(Store(str(tmp_path)), [], 1) == [KeyRange()]
+
+
+def test_rows_are_taken_by_their_keys(tmp_path: Path) -> None:
+    store, table = Store(str(tmp_path)), rows(np.arange(0, 3000, 3, dtype=np.uint64))
+    write(store, "run", table, run_batches=1000)
+    keys = np.arange(0, 3000, 9, dtype=np.uint64)
+    assert take_keys(store, "run", keys, ["row"])["row"].to_pylist() == list(range(0, 1000, 3))
+    assert take_keys(store, "run", keys[-1:], ["row"])["row"].to_pylist() == [999]
+    for absent in (1, 2998, 1 << 40):
+        with pytest.raises(KeyError):
+            take_keys(store, "run", np.array([0, absent], np.uint64), ["row"])
