@@ -210,8 +210,8 @@ class SourceSettings(Settings):
 
     base_url: str = operational("https://data.commoncrawl.org", min_length=1)
     """Where the crawl lies: an https:// or s3:// address, a file:// URL, a folder or a mirror; or the word sample."""
-    crawl: str = Field(default="CC-MAIN-2026-42", pattern=r"^[A-Z0-9][A-Za-z0-9._-]*$")
-    """Crawl identifier, such as CC-MAIN-2026-42."""
+    crawl: str | None = Field(default="CC-MAIN-2026-42", pattern=r"^[A-Z0-9][A-Za-z0-9._-]*$")
+    """Crawl identifier, such as CC-MAIN-2026-42; null reads none, only the collections."""
     archive: str = Field(default="warc", pattern="^(warc|wet)$")
     """warc for pages with their HTML; wet for Common Crawl's own text extraction."""
     first_shard: int = Field(default=0, ge=0)
@@ -228,6 +228,8 @@ class SourceSettings(Settings):
     """Bytes of pages in an Arrow batch at most."""
     verify_digests: bool = True
     """Check each record against the digest that it carries, and quarantine it if they differ."""
+    opt_out_agents: tuple[str, ...] = ("CCBot", "gristmill")
+    """Crawlers whose names in robots tags mean this corpus; tags that name no crawler always do."""
     max_lost_shards: float = operational(0.1, ge=0, le=1)
     """Share of shards that may be unreadable; beyond it the run stops instead of making a thin dataset."""
     transport: TransportSettings = operational(TransportSettings())
