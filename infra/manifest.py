@@ -153,11 +153,19 @@ class TokenizerRecord(Settings):
     """The tokenizer of a dataset."""
 
     path: str
-    """The sentencepiece model, relative to the root."""
+    """The tokenizer's file as it was learned or given, relative to the root."""
     sha256: str
     vocabulary_size: int
+    """One more than the largest id."""
     end_of_document: int
-    pad: int
+    pad: int | None
+    """Id of the padding token; None if the tokenizer has none: training masks what is padded and needs none."""
+    kind: Literal["sentencepiece", "huggingface", "tiktoken"] = "sentencepiece"
+    """Format of the file: a sentencepiece model, a tokenizer.json, or ranks as tiktoken reads them."""
+    pattern: str | None = None
+    """How tiktoken cuts text into words, a regular expression; the other formats hold it in their files."""
+    control: dict[str, int] = Field(default_factory=dict)
+    """Tokens that text can never spell, with their ids; without any, those that a sentencepiece model marks as such."""
 
 
 class TokenShard(Settings):

@@ -74,7 +74,8 @@ def tokens_schema(vocabulary_size: int, tokenizer_sha256: str, end_of_document: 
     """Schema of a token shard: one row for each document, its last token the end-of-document token.
 
     `tokens` is large_list<uint16> where the vocabulary fits, large_list<uint32> otherwise; `text_bytes` is the
-    length of the document's UTF-8 text, the denominator of bits per byte.
+    length of the document's UTF-8 text, the denominator of bits per byte; `source`, `language` and `bucket` are the
+    document's, for mixtures and for perplexity by domain.
     """
     width = pa.uint16() if vocabulary_size <= 1 << 16 else pa.uint32()
     return pa.schema(
@@ -82,6 +83,9 @@ def tokens_schema(vocabulary_size: int, tokenizer_sha256: str, end_of_document: 
             pa.field("doc_id", pa.string(), nullable=False),
             pa.field("tokens", pa.large_list(pa.field("item", width, nullable=False)), nullable=False),
             pa.field("text_bytes", pa.int64(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("language", pa.string()),
+            pa.field("bucket", pa.string()),
         ],
         metadata={
             "tokenizer_sha256": tokenizer_sha256,

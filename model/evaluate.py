@@ -18,6 +18,7 @@ from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from infra.tracking import log_file, log_metrics
+from infra.vocabulary import load_vocabulary
 from model.config import EvaluationSettings, validate_evaluation
 from model.run import (
     BitsPerByte,
@@ -175,11 +176,11 @@ def _samples(
     model: Any,
     place: "Place",
 ) -> tuple[Sample, ...]:
-    from model.generate import continue_prompts, load_tokenizer
+    from model.generate import continue_prompts
 
-    tokenizer = load_tokenizer(store, dataset.tokenizer)
+    vocabulary = load_vocabulary(store, dataset.tokenizer)
     length = run.training.model.sequence_length
-    return continue_prompts(model, tokenizer, dataset.tokenizer, settings, length, place.device)
+    return continue_prompts(model, vocabulary, dataset.tokenizer, settings, length, place.device)
 
 
 def _track(store: Store, run: RunRecord, record: EvaluationRecord, path: Path) -> None:

@@ -2,32 +2,18 @@
 
 from typing import Any
 
-import sentencepiece
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 
-from infra.errors import DamagedData
 from infra.manifest import TokenizerRecord
-from infra.store import Store
+from infra.vocabulary import Vocabulary
 from model.config import EvaluationSettings
 from model.run import Sample
 
 
-def load_tokenizer(store: Store, record: TokenizerRecord) -> sentencepiece.SentencePieceProcessor:
-    """Read the dataset's tokenizer; DamagedData if it is another than the manifest's."""
-    found = store.sha256(record.path)
-    if found != record.sha256:
-        raise DamagedData(
-            f"{store.full_path(record.path)} has SHA-256 {found} instead of {record.sha256}",
-            "a tokenizer is what the dataset's manifest says of it",
-            "Restore the file, or build the dataset again",
-        )
-    return sentencepiece.SentencePieceProcessor(model_proto=store.read_bytes(record.path))
-
-
 def continue_prompts(
     model: Any,
-    tokenizer: sentencepiece.SentencePieceProcessor,
+    vocabulary: Vocabulary,
     record: TokenizerRecord,
     settings: EvaluationSettings,
     sequence_length: int,
@@ -41,11 +27,12 @@ def continue_prompts(
     for index, prompt in enumerate(settings.prompts):
         generator = torch.Generator().manual_seed(settings.seed + index)
         # As in training, a document begins after the end of another one; a long prompt loses its beginning.
-        given = [record.end_of_document, *tokenizer.encode(prompt)][-(sequence_length - 1) :]
+        given = [record.end_of_document, *vocabulary.encode([prompt])[0].tolist()][-(sequence_length - 1) :]
         room = min(settings.sample_tokens, sequence_length - len(given))
         added = _continue(model, given, room, record, settings, generator, device)
-        text = tokenizer.decode(given + added)
-        samples.append(Sample(prompt=prompt, text=text[len(tokenizer.decode(given)) :]))
+        # Decoded together, for the space or the half of a character at the border.
+        text = vocabulary.decode(given + added)[len(vocabulary.decode(given)) :]
+        samples.append(Sample(prompt=prompt, text=text))
     return tuple(samples)
 
 
@@ -79,9 +66,10 @@ def _continue(
 def _draw(
     logits: torch.Tensor, record: TokenizerRecord, settings: EvaluationSettings, generator: torch.Generator
 ) -> int:
-    """One token from logits [padded vocabulary]; ids that no text has are left out."""
+    """One token from logits [padded vocabulary]; ids that no text has are left out, but for the end of document."""
     logits = logits[: record.vocabulary_size].clone()
-    logits[record.pad] = -torch.inf
+    never = {*record.control.values(), *(() if record.pad is None else (record.pad,))} - {record.end_of_document}
+    logits[sorted(never)] = -torch.inf
     if settings.temperature == 0:
         return int(logits.argmax())
     if settings.top_k is not None and settings.top_k < len(logits):

@@ -85,7 +85,9 @@ def _write_shard(
     tokens = [np.array([*processor.encode(text), tokenizer.end_of_document], np.uint16) for text in texts]
     sizes = [len(text.encode()) for text in texts]
     schema = tokens_schema(tokenizer.vocabulary_size, tokenizer.sha256, tokenizer.end_of_document)
-    columns: list[Any] = [[f"{path}-{n}" for n in range(len(texts))], tokens, sizes]
+    count = len(texts)
+    columns: list[Any] = [[f"{path}-{n}" for n in range(count)], tokens, sizes, ["stdlib"] * count]
+    columns += [["en"] * count, [None] * count]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     written = store.write_table(path, pa.Table.from_arrays(arrays, schema=schema))
     return TokenShard(
