@@ -10,6 +10,7 @@ Source: Joulin et al. 2016; layout and hashes as fastText 0.9.2 writes them.
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ SHAPE = struct.Struct("<?2q")  # quantised, rows, columns
 END_OF_SENTENCE = b"</s>"
 LABEL_PREFIX = b"__label__"
 MAX_LABELS = 64
+ENTRY_BYTES = 10  # NUL, count and kind, behind the word
 ROWS_AT_ONCE = 1 << 18
 LOG_GUARD = 1e-5  # fastText adds it to a probability before the logarithm, so published thresholds contain it
 
@@ -42,9 +44,10 @@ class LinearModel(NamedTuple):
     word_ngrams: int
 
 
-def is_fasttext(head: bytes) -> bool:
-    """Whether a file that starts with these bytes is a fastText model."""
-    return head[:4] == struct.pack("<i", MAGIC)
+def is_fasttext(path: Path) -> bool:
+    """Whether a file begins as a fastText model does."""
+    with open(path, "rb") as file:
+        return file.read(4) == struct.pack("<i", MAGIC)
 
 
 def read_linear(data: Any) -> LinearModel | None:
@@ -57,24 +60,30 @@ def read_linear(data: Any) -> LinearModel | None:
             return None
         position = HEADER.size
         entries, words, labels, _, pruned = DICTIONARY.unpack_from(view, position)
-        if pruned >= 0 or not 0 < labels <= MAX_LABELS or min(words, buckets) < 0:
+        if pruned >= 0 or labels > MAX_LABELS:
             return None
+        if min(words, labels, buckets) < 0 or entries != words + labels or entries > len(view) // ENTRY_BYTES:
+            raise ValueError("the dictionary's size cannot be")
         raw = np.frombuffer(view, np.uint8)
         hashes, starts, position = scan_dictionary(raw, position + DICTIONARY.size, entries)
         names = tuple(bytes(raw[start:end]).split(b"\0")[0].decode() for start, end in starts[words:])
         quantised, rows, columns = SHAPE.unpack_from(view, position)
-        if quantised or rows != words + buckets or columns != dimension:
+        if quantised:
             return None
+        if rows != words + buckets or columns != dimension or min(rows, columns) < 1:
+            raise ValueError("the matrix is not of the dictionary's size")
         inputs = np.frombuffer(view, "<f4", rows * columns, position + SHAPE.size).reshape(rows, columns)
         position += SHAPE.size + inputs.nbytes
         quantised, rows, columns = SHAPE.unpack_from(view, position)
         if quantised:
             return None
+        if (rows, columns) != (labels, dimension):
+            raise ValueError("the output matrix is not of the labels' size")
         outputs = np.frombuffer(view, "<f4", rows * columns, position + SHAPE.size).reshape(rows, columns)
     except struct.error as error:
         raise ValueError(str(error)) from error
     keys, table = hash_table(hashes[:words])
-    return LinearModel(names, _product(inputs, outputs), keys, table, words, buckets, word_ngrams)
+    return LinearModel(names, _product(inputs, outputs), keys, table, words, buckets, word_ngrams if buckets else 1)
 
 
 def _product(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
@@ -138,7 +147,7 @@ def fill_table(hashes: np.ndarray, keys: np.ndarray, rows: np.ndarray) -> None:
 
 
 @njit(cache=True)
-def find_row(key: int, keys: np.ndarray, rows: np.ndarray) -> int:
+def find_row(key: np.uint64, keys: np.ndarray, rows: np.ndarray) -> int:
     """Index under which a hash was entered, or -1."""
     mask = np.uint64(len(keys) - 1)
     place = key & mask
@@ -150,7 +159,7 @@ def find_row(key: int, keys: np.ndarray, rows: np.ndarray) -> int:
 
 
 @njit(cache=True)
-def token_hashes(data: np.ndarray, start: int, stop: int) -> tuple[int, int, int]:
+def token_hashes(data: np.ndarray, start: int, stop: int) -> tuple[int, np.uint64, np.uint64]:
     """(end, 64-bit hash, fastText's hash) of the token that starts at a position: FNV-1a twice.
 
     fastText takes bytes as signed characters and reads its 32-bit hash as a signed number.
@@ -249,14 +258,14 @@ def text_features(
 def _spells(data: np.ndarray, start: int, stop: int, word: bytes) -> bool:
     if stop - start < len(word):
         return False
-    for index in range(len(word)):
+    for index in range(len(word)):  # noqa: SIM110 (numba knows no all())
         if data[start + index] != word[index]:
             return False
     return True
 
 
 @njit(cache=True)
-def _end_of_sentence() -> tuple[int, int]:
+def _end_of_sentence() -> tuple[np.uint64, np.uint64]:
     word = np.array([60, 47, 115, 62], np.uint8)
     _, wide, narrow = token_hashes(word, 0, 4)
     return wide, narrow

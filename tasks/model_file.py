@@ -1,4 +1,4 @@
-"""Files that users name: models and reference texts, here or at any fsspec URL. Their contents, not their places, count.
+"""Files that users name: models and reference texts, here or at any fsspec URL. Contents count, not places.
 
 A flow resolves each file once, where it starts: the path becomes absolute and the SHA-256 of the contents is filled in
 and enters the identity. Workers open the file by both.

@@ -46,8 +46,7 @@ class NgramModel(NamedTuple):
 
 
 class TextScores(NamedTuple):
-    """For each text: log10 probability with <unk> for unknown words, words with line ends, unknown words, bits that
-    spelling these costs, bytes."""
+    """For each text: log10 probability, words and line ends, unknown words, bits to spell these, bytes."""
 
     log_probability: np.ndarray
     words: np.ndarray
@@ -158,7 +157,7 @@ def hash_words(data: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True)
-def extend(key: int, word: int) -> int:
+def extend(key: np.uint64, word: np.uint64) -> np.uint64:
     """Key of an n-gram from the key of its words but the last (0: there are none) and the last word's hash."""
     mixed = (key ^ word) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
@@ -203,7 +202,7 @@ def enter(
 
 
 @njit(cache=True)
-def find_slot(key: int, table: np.ndarray) -> int:
+def find_slot(key: np.uint64, table: np.ndarray) -> np.int64:
     """The slot that holds a key, or the free slot where it would go."""
     mask = np.uint64(len(table) - 1)
     slot = (key >> np.uint64(7)) & mask
@@ -216,14 +215,14 @@ def find_slot(key: int, table: np.ndarray) -> int:
 def predict(
     recent: np.ndarray,
     known: int,
-    word: int,
+    word: np.uint64,
     before: np.ndarray,
     after: np.ndarray,
     keys: np.ndarray,
     log_probabilities: np.ndarray,
     backoffs: np.ndarray,
     order: int,
-) -> float:
+) -> Any:
     """log10 P(word | the `known` words before it), NaN if the word is unknown.
 
     `before[n]` is the slot of the n words before, or -1; `after` receives the same for the next word.

@@ -253,11 +253,15 @@ def discounts(counts: np.ndarray) -> np.ndarray:
 @njit(cache=True)
 def sentences(data: np.ndarray, offsets: np.ndarray, special: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hash, (start, end) and number of words before it in its line, of every word, line begin and line end."""
-    capacity = 0
-    for _ in range(2):  # count, then write
-        hashes = np.empty(capacity, np.uint64)
-        places = np.zeros((capacity, 2), np.int64)
-        depths = np.empty(capacity, np.int64)
+    size = 0
+    hashes = np.empty(0, np.uint64)
+    places = np.empty((0, 2), np.int64)
+    depths = np.empty(0, np.int64)
+    for writes in (False, True):  # count first
+        if writes:
+            hashes = np.empty(size, np.uint64)
+            places = np.zeros((size, 2), np.int64)
+            depths = np.empty(size, np.int64)
         size = 0
         for text in range(len(offsets) - 1):
             position = offsets[text]
@@ -272,7 +276,7 @@ def sentences(data: np.ndarray, offsets: np.ndarray, special: np.ndarray) -> tup
                     position += 1
                     continue
                 if depth == 0:
-                    if capacity:
+                    if writes:
                         hashes[size], depths[size] = special[BEGIN], 0
                     size += 1
                     depth = 1
@@ -282,12 +286,11 @@ def sentences(data: np.ndarray, offsets: np.ndarray, special: np.ndarray) -> tup
                     position += 1
                 else:
                     position, word, _ = token_hashes(data, position, stop)
-                if capacity:
+                if writes:
                     hashes[size], depths[size] = word, depth
                     places[size, 0], places[size, 1] = first, position
                 size += 1
                 depth = 0 if ends else depth + 1
-        capacity = size
     return hashes, places, depths
 
 

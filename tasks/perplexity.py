@@ -73,7 +73,7 @@ def perplexity(texts: Sequence[str], languages: Sequence[str | None], settings: 
     for model in settings.models:
         chosen = known_rows(languages, model.languages)
         loaded = load(model)
-        prepared = prepare([texts[row] for row in chosen.tolist()], model.preparation, model.max_characters)
+        prepared = prepare([texts[row] for row in chosen], model.preparation, model.max_characters)
         measured = per_text(score_texts(loaded, prepared), loaded.letters is not None)
         for suffix, values in zip(SUFFIXES, measured, strict=True):
             columns[f"{model.name}{suffix}"][chosen] = values
@@ -91,17 +91,17 @@ def per_text(scores: TextScores, spelled: bool) -> tuple[np.ndarray, np.ndarray,
 
 def load(model: PerplexityModel) -> NgramModel:
     """The model, opened once in each process. BadInput if it cannot be read."""
-    return _load(model.model_copy(update={"name": "model", "languages": None}))
+    return _load(model.path, model.sha256)
 
 
 @lru_cache(maxsize=64)
-def _load(model: PerplexityModel) -> NgramModel:
-    with model.local() as path:
+def _load(path: str, sha256: str | None) -> NgramModel:
+    with ModelFile(path=path, sha256=sha256).local() as local:
         try:
-            return read_model(path)
+            return read_model(local)
         except (ValueError, OSError, EOFError) as error:
             raise BadInput(
-                f"model {model.path} ({error})",
+                f"model {path} ({error})",
                 "perplexity needs an n-gram model trained here, or an ARPA file",
                 "Correct the path",
             ) from error

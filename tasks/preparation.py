@@ -1,9 +1,9 @@
 """How a text is prepared for a model, in bulk on Arrow buffers: the model must see what it was trained on.
 
-    plain   as it is; models that split at white space see newlines as spaces (DCLM, datatrove, NeMo Curator)
-    lower   the same in lower case
-    words   lower case, digits as 0, punctuation apart, one word for each character of a script that sets no spaces
-            (Chinese, Japanese, Thai, Khmer, ...); lines stay lines. What the models trained here see.
+plain   as it is; models that split at white space see newlines as spaces (DCLM, datatrove, NeMo Curator)
+lower   the same in lower case
+words   lower case, digits as 0, punctuation apart, one word for each character of a script that sets no spaces
+        (Chinese, Japanese, Thai, Khmer, ...); lines stay lines. What the models trained here see.
 """
 
 import unicodedata
@@ -114,7 +114,7 @@ def split_words(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tup
             point, length = _code_point(data, position)
             entry = table[point] if point < TABLE_SIZE else np.uint32(SINGLE << CLASS_SHIFT)
             kind = entry >> CLASS_SHIFT
-            if kind == WORD or kind == SINGLE:
+            if kind in (WORD, SINGLE):
                 if size > start and gap == NEWLINE + 1:
                     out[size] = 10
                     size += 1
@@ -137,7 +137,7 @@ def split_words(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tup
 
 
 @njit(cache=True)
-def _code_point(data: np.ndarray, position: int) -> tuple[int, int]:
+def _code_point(data: np.ndarray, position: int) -> tuple[np.int64, int]:
     """Code point and length of the UTF-8 sequence that starts at a position."""
     first = np.int64(data[position])
     if first < 0x80:
@@ -151,7 +151,7 @@ def _code_point(data: np.ndarray, position: int) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _write(out: np.ndarray, size: int, point: int) -> int:
+def _write(out: np.ndarray, size: int, point: np.int64) -> int:
     """Write a code point below TABLE_SIZE as UTF-8; returns the new size."""
     if point < 0x80:
         out[size] = point

@@ -5,7 +5,6 @@ Published: DCLM's oh-eli5 (label __label__hq, kept at 0.018112 and above; Li et 
 FineWeb-Edu. Files without subwords and quantisation are scored in bulk, the others by fasttext-predict.
 """
 
-import mmap
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -78,18 +77,18 @@ def score(texts: Sequence[str], languages: Sequence[str | None], settings: Quali
     columns = {name: np.full(len(texts), np.nan) for name in score_schema(settings).names}
     for model in settings.models:
         chosen = known_rows(languages, model.languages)
-        columns[model.name][chosen] = scores_of([texts[row] for row in chosen.tolist()], model)
+        columns[model.name][chosen] = scores_of([texts[row] for row in chosen], model)
     return pa.table(
         [pa.array(values, pa.float32(), from_pandas=True) for values in columns.values()],
         schema=score_schema(settings),
     )
 
 
-def known_rows(languages: Sequence[str | None], known: tuple[str, ...] | None) -> np.ndarray:
+def known_rows(languages: Sequence[str | None], known: tuple[str, ...] | None) -> list[int]:
     """Indices of the documents whose language is among the known ones; all where these are unset."""
     if known is None:
-        return np.arange(len(languages))
-    return np.flatnonzero(np.array([language in known for language in languages], bool))
+        return list(range(len(languages)))
+    return [row for row, language in enumerate(languages) if language in known]
 
 
 def scores_of(texts: Sequence[str], model: ScoreModel) -> np.ndarray:
@@ -103,33 +102,29 @@ def scores_of(texts: Sequence[str], model: ScoreModel) -> np.ndarray:
 
 def load(model: ScoreModel) -> Any:
     """A LinearModel or fasttext-predict's model, read once in each process. BadInput if it cannot score."""
-    return _load(model.model_copy(update={"name": "model", "languages": None}))
+    return _load(model.path, model.sha256, model.label)
 
 
 @lru_cache(maxsize=8)
-def _load(model: ScoreModel) -> Any:
-    with model.local() as path:
-        loaded = None
-        with open(path, "rb") as file:
-            if not is_fasttext(file.read(4)):
-                raise _unusable(model, "it is no fastText model")
-            try:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    loaded = read_linear(data)
-                labels = None if loaded is None else loaded.labels
-                if loaded is None:
-                    loaded = fasttext.load_model(str(path))
-                    labels = loaded.predict("a", k=-1)[0]
-            except (ValueError, MemoryError, RuntimeError) as error:
-                raise _unusable(model, str(error)) from error
-    if labels is not None and model.label not in labels:
-        raise _unusable(model, f"its labels are {', '.join(sorted(labels)[:10])}; there is no {model.label}")
+def _load(path: str, sha256: str | None, label: str) -> Any:
+    with ModelFile(path=path, sha256=sha256).local() as local:
+        if not is_fasttext(local):
+            raise _unusable(path, "it is no fastText model")
+        try:
+            loaded: Any = read_linear(np.memmap(local, np.uint8, "r"))
+            if loaded is None:
+                loaded = fasttext.load_model(str(local))
+            labels = loaded.labels if isinstance(loaded, LinearModel) else loaded.predict("a", k=-1)[0]
+        except (ValueError, MemoryError, RuntimeError) as error:
+            raise _unusable(path, str(error)) from error
+    if labels and label not in labels:
+        raise _unusable(path, f"its labels are {', '.join(sorted(labels)[:10])}; there is no {label}")
     return loaded
 
 
-def _unusable(model: ScoreModel, why: str) -> BadInput:
+def _unusable(path: str, why: str) -> BadInput:
     return BadInput(
-        f"model {model.path} ({why})",
+        f"model {path} ({why})",
         "a score needs a supervised fastText model (.bin or .ftz) and one of its labels",
         "Correct the path or the label",
     )

@@ -291,9 +291,7 @@ def list_tokens(data: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
     return hashes[:size], places[:size]
 
 
-def descend(
-    texts: Prepared, good: np.ndarray, vocabulary: Vocabulary, settings: QualityTrainingSettings
-) -> np.ndarray:
+def descend(texts: Prepared, good: np.ndarray, vocabulary: Vocabulary, settings: QualityTrainingSettings) -> np.ndarray:
     """Weights (words + buckets,), float32, by AdaGrad on the logistic loss; both classes weigh the same in all."""
     weights = np.zeros(len(vocabulary.words) + settings.buckets, np.float64)
     shares = np.where(good, 0.5 / good.mean(), 0.5 / (1 - good.mean()))
