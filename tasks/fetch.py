@@ -1,4 +1,4 @@
-"""Fetch: archive files of a crawl become Arrow batches of HTML responses, with nothing unaccounted for.
+"""Fetch: archive files of a crawl, and local collections, become Arrow batches with nothing unaccounted for.
 
 Every response record of a shard ends in one of three places: kept; dropped as `http_status` (not 200) or `not_html`;
 or quarantined with what was wrong with it. A shard that cannot be read to its end is quarantined from the byte where
@@ -6,22 +6,21 @@ it broke, marked incomplete if the cause may pass, and tried again by the next r
 """
 
 import gzip
-import hashlib
 import json
 import logging
-import re
 import zlib
-from collections.abc import Iterator
-from typing import Any
-
-import pyarrow as pa
-from fastwarc.warc import WarcRecord, WarcRecordType
+from collections.abc import Iterator, Sequence
 
 from infra.errors import BadInput, RunFailed
 from infra.manifest import StageManifest, fingerprint
-from infra.schema import DROPPED, QUARANTINE, RESPONSES
+from infra.schema import QUARANTINE, RESPONSES
+from infra.settings import Settings, operational
 from infra.store import Store
-from tasks.stage import Split, Stage, StageRunner, drop
+from tasks.archive import read_archive
+from tasks.collection_reader import read_collection
+from tasks.collections import CollectionSettings, collection_of, list_collections
+from tasks.responses import STAGE, ResponseBatch
+from tasks.stage import Split, Stage, StageRunner
 from tasks.transport import (
     SourceMissingError,
     SourceSettings,
@@ -30,52 +29,64 @@ from tasks.transport import (
     open_source,
     read_source,
 )
-from tasks.warc import Broken, Record, read_records, sha1_digest
 
 logger = logging.getLogger(__name__)
-HTML_TYPES = ("text/html", "application/xhtml+xml")
-# Possessive and atomic, so that no page of comments or blanks makes the search go back over them.
-HTML_OPENING = re.compile(
-    rb"(?>\s++|<\?xml[^>]*>|(?><!--.*?-->))*+<(!doctype html|html|head|body|title)\b", re.I | re.S
-)
 
-FETCH = Stage("fetch", 1, RESPONSES, {"quarantined": QUARANTINE}, ("pyarrow", "fastwarc"))
+FETCH = Stage(STAGE, 2, RESPONSES, {"quarantined": QUARANTINE}, ("pyarrow", "fastwarc"))
 
 
-def fetch(runner: StageRunner, settings: SourceSettings) -> StageManifest:
-    """Fetch the selected shards of a crawl.
+class ReadSettings(Settings):
+    """What a worker needs to read a shard of a crawl or of a collection."""
 
-    BadInput if the crawl does not exist or the selection is empty; RunFailed if too many shards cannot be read.
+    source: SourceSettings
+    """The crawl, and the limits of batches and records for collections too."""
+    collections: tuple[CollectionSettings, ...] = ()
+    """Collections of the user's own."""
+    listing: str = operational("")
+    """Table of the collections' files in the store."""
+
+
+def fetch(runner: StageRunner, source: SourceSettings, collections: Sequence[CollectionSettings] = ()) -> StageManifest:
+    """Read the selected shards of a crawl, then the files of the collections, as one stage.
+
+    BadInput if the crawl or a file does not exist or nothing is selected; RunFailed if too many shards cannot be read.
     """
-    paths = shard_paths(settings)
-    manifest = runner.run(FETCH, fetch_shard, paths, settings, {"paths": fingerprint(paths=paths)})
+    paths = [] if source.crawl is None else shard_paths(source, runner.store)
+    parents = {"paths": fingerprint(paths=paths)}
+    settings: Settings = source
+    if collections or not paths:
+        listing = list_collections(runner.store, collections, source)
+        paths = [*paths, *listing.shards]
+        parents["files"] = listing.digest
+        settings = ReadSettings(source=source, collections=tuple(collections), listing=listing.path)
+    if not paths:
+        raise BadInput(
+            "source.crawl=null and no collections", "there must be something to read", "Name a crawl or a collection"
+        )
+    manifest = runner.run(FETCH, fetch_shard, paths, settings, parents)
+    _check_losses(runner, manifest, source.max_lost_shards)
+    return manifest
+
+
+def _check_losses(runner: StageRunner, manifest: StageManifest, allowed: float) -> None:
     lost = [shard.source for shard in manifest.shards if shard.counters.get("lost_shards")]
-    if len(lost) > settings.max_lost_shards * len(paths):
+    if len(lost) > allowed * len(manifest.shards):
         raise RunFailed(
-            f"{len(lost)} of {len(paths)} shards could not be read, {lost[0]} among them",
-            f"source.max_lost_shards allows a share of {settings.max_lost_shards}",
+            f"{len(lost)} of {len(manifest.shards)} shards could not be read, {lost[0]} among them",
+            f"source.max_lost_shards allows a share of {allowed}",
             f"Look into {runner.store.full_path(manifest.folder)}/quarantined, then run the same command again",
         )
     if lost:
         logger.warning("fetch: %d shards were lost and quarantined, such as %s", len(lost), lost[0])
-    return manifest
 
 
-def shard_paths(settings: SourceSettings) -> list[str]:
-    """The archive paths that the settings select, in the listing's order."""
-    listing = join_url(settings.base_url, f"crawl-data/{settings.crawl}/{settings.archive}.paths.gz")
-    try:
-        lines = gzip.decompress(read_source(listing, settings.transport)).decode().split()
-    except SourceMissingError as error:
-        raise BadInput(
-            f"source.crawl={settings.crawl} ({error})",
-            f"a crawl must have a listing at {listing}",
-            f"Known there: {_known_crawls(settings)}",
-        ) from error
-    except SourceUnavailableError as error:
-        raise RunFailed(str(error), "the listing must be readable", "Run the same command again later") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BadInput(f"{listing} ({error})", "a listing is gzipped text", "Check source.base_url") from error
+def shard_paths(settings: SourceSettings, store: Store | None = None) -> list[str]:
+    """The archive paths that the settings select, in the listing's order.
+
+    With a store, the listing is kept there, and taken from there when it cannot be read: a finished dataset can then
+    be made again, with other thresholds say, where its crawl is out of reach.
+    """
+    lines = _crawl_listing(settings, store)
     end = None if settings.shards is None else settings.first_shard + settings.shards
     chosen = lines[settings.first_shard : end]
     if not chosen:
@@ -85,6 +96,36 @@ def shard_paths(settings: SourceSettings) -> list[str]:
             f"Choose a first_shard below {len(lines)}",
         )
     return chosen
+
+
+def _crawl_listing(settings: SourceSettings, store: Store | None) -> list[str]:
+    listing = join_url(settings.base_url, f"crawl-data/{settings.crawl}/{settings.archive}.paths.gz")
+    stored = f"listings/{settings.crawl}.{settings.archive}.paths.gz"
+    try:
+        text = gzip.decompress(read_source(listing, settings.transport)).decode()
+    except (SourceMissingError, SourceUnavailableError) as error:
+        if store is not None and store.exists(stored):
+            logger.warning("%s; the listing of an earlier run is used", error)
+            return gzip.decompress(store.read_bytes(stored)).decode().split()
+        raise _no_listing(settings, listing, error) from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise BadInput(f"{listing} ({error})", "a listing is gzipped text", "Check source.base_url") from error
+    if store is not None:
+        packed = gzip.compress(text.encode(), mtime=0)
+        if not store.exists(stored) or store.read_bytes(stored) != packed:
+            store.make_folder("listings")
+            store.write_bytes(stored, packed)
+    return text.split()
+
+
+def _no_listing(settings: SourceSettings, listing: str, error: Exception) -> BadInput | RunFailed:
+    if isinstance(error, SourceUnavailableError):
+        return RunFailed(str(error), "the listing must be readable", "Run the same command again later")
+    return BadInput(
+        f"source.crawl={settings.crawl} ({error})",
+        f"a crawl must have a listing at {listing}",
+        f"Known there: {_known_crawls(settings)}",
+    )
 
 
 def _known_crawls(settings: SourceSettings) -> str:
@@ -97,138 +138,18 @@ def _known_crawls(settings: SourceSettings) -> str:
         return "no collinfo.json there to say"
 
 
-def fetch_shard(store: Store, path: str, settings: SourceSettings) -> Iterator[Split]:
-    """Read one archive file into batches of responses. The store is not used: sources lie outside it."""
-    batch = ResponseBatch(settings, path)
+def fetch_shard(store: Store, path: str, settings: SourceSettings | ReadSettings) -> Iterator[Split]:
+    """Read one archive file of a crawl, or one shard of a collection, into batches of responses."""
+    source = settings.source if isinstance(settings, ReadSettings) else settings
+    if isinstance(settings, ReadSettings) and (found := collection_of(path, settings.collections)) is not None:
+        yield from read_collection(store, settings.listing, path, found, source)
+        return
+    batch = ResponseBatch(source, source.crawl or "", path)
     try:
-        with open_source(join_url(settings.base_url, path), settings.transport) as stream:
-            for record in read_records(stream, settings.max_record_bytes, settings.verify_digests):
-                batch.add(record)
-                if batch.full:
-                    yield batch.take()
-                if settings.max_records is not None and batch.responses >= settings.max_records:
-                    break
+        with open_source(join_url(source.base_url, path), source.transport) as stream:
+            yield from read_archive(stream, batch, source, source.archive, path)
     except (SourceMissingError, ValueError) as error:
         batch.lose("shard_missing", str(error), passing=False)
     except SourceUnavailableError as error:
         batch.lose("shard_unavailable", str(error), passing=True)
     yield batch.take()
-
-
-class ResponseBatch:
-    """Rows of the current batch: responses to keep, records to skip, places that are broken."""
-
-    def __init__(self, settings: SourceSettings, path: str) -> None:
-        self._settings, self._path = settings, path
-        self.responses = 0
-        self._clear()
-
-    def _clear(self) -> None:
-        self._kept: list[dict[str, Any]] = []
-        self._skipped: list[dict[str, Any]] = []
-        self._broken: list[dict[str, Any]] = []
-        self._counters: dict[str, int] = {}
-        self._bytes = 0
-        self._incomplete = False
-
-    @property
-    def full(self) -> bool:
-        """Whether the batch has reached its limit of documents or bytes."""
-        rows = len(self._kept) + len(self._skipped)
-        return rows >= self._settings.batch_documents or self._bytes >= self._settings.batch_bytes
-
-    def add(self, record: Record | Broken) -> None:
-        """Sort one record into its place; requests, metadata and the like are passed over."""
-        wanted = WarcRecordType.response if self._settings.archive == "warc" else WarcRecordType.conversion
-        if isinstance(record, Broken):
-            self._quarantine(record)
-        elif record.kind == wanted:
-            self.responses += 1
-            self._add_response(record)
-
-    def _add_response(self, record: Record) -> None:
-        row = _provenance(record, self._settings.crawl, self._path)
-        if self._settings.archive == "wet":
-            return self._keep(row | {"content_type": "text/plain", "charset": "utf-8", "payload": record.block})
-        message = http_message(record.block)
-        if message is None:
-            detail = "the record holds no HTTP response that can be decoded"
-            return self._quarantine(Broken(record.offset, "invalid_http", detail, row["url"]))
-        payload = message.reader.read(self._settings.max_record_bytes + 1)
-        if len(payload) > self._settings.max_record_bytes:  # a small body that its Content-Encoding blows up
-            detail = f"its body decodes to more than {self._settings.max_record_bytes:,} bytes"
-            return self._quarantine(Broken(record.offset, "record_too_large", detail, row["url"]))
-        content_type = message.http_content_type or record.header("WARC-Identified-Payload-Type") or sniff(payload)
-        if message.http_headers.status_code != 200:
-            return self._skip(row, "http_status", message.http_headers.status_code, content_type)
-        if content_type.lower() not in HTML_TYPES:
-            return self._skip(row, "not_html", None, content_type)
-        body = {"content_type": content_type, "charset": message.http_charset, "payload": payload}
-        return self._keep(row | body)
-
-    def _keep(self, row: dict[str, Any]) -> None:
-        self._bytes += len(row["payload"])
-        self._kept.append(row)
-
-    def _skip(self, row: dict[str, Any], reason: str, value: float | None, detail: str) -> None:
-        self._skipped.append(row | {"reason": reason, "value": value, "detail": detail})
-
-    def _quarantine(self, broken: Broken) -> None:
-        row = {"offset": broken.offset, "url": broken.url, "reason": broken.reason, "detail": broken.detail}
-        self._broken.append(row | {"source": self._settings.crawl, "file": self._path})
-
-    def lose(self, reason: str, detail: str, passing: bool) -> None:
-        """Quarantine the rest of the shard; a passing cause leaves it to the next run."""
-        row = {"offset": None, "url": None, "reason": reason, "detail": detail}
-        self._broken.append(row | {"source": self._settings.crawl, "file": self._path})
-        self._counters["lost_shards"] = 1
-        self._incomplete = passing
-
-    def take(self) -> Split:
-        """The batch as tables; a new one begins."""
-        skipped = pa.Table.from_pylist(self._skipped, schema=_SKIPPED)
-        split = Split(
-            pa.Table.from_pylist(self._kept, schema=RESPONSES),
-            drop(skipped, "fetch", skipped["reason"], skipped["value"], skipped["detail"]),
-            {"quarantined": pa.Table.from_pylist(self._broken, schema=QUARANTINE)},
-            self._counters,
-            self._incomplete,
-        )
-        self._clear()
-        return split
-
-
-_SKIPPED = pa.schema([each for each in DROPPED if each.name != "stage"])
-
-
-def http_message(block: bytes) -> Any:
-    """A parsed HTTP message with its encodings removed, or None. Wrong encoding headers are ignored."""
-    for decode in ("all", "none"):
-        record: Any = WarcRecord()
-        record.is_http = True
-        record.set_bytes_content(block)
-        try:
-            record.parse_http(auto_decode=decode)
-        except (OSError, ValueError):
-            continue
-        if record.http_headers is not None and record.http_headers.status_code is not None:
-            return record
-    return None
-
-
-def sniff(payload: bytes) -> str:
-    """The type of a body that came without one: text/html if it opens as HTML does (WHATWG MIME sniffing)."""
-    return "text/html" if HTML_OPENING.match(payload) else ""
-
-
-def _provenance(record: Record, crawl: str, path: str) -> dict[str, Any]:
-    place = f"{path}:{record.offset}" + (f":{record.position}" if record.position else "")
-    return {
-        "id": hashlib.sha256(place.encode()).hexdigest()[:32],
-        "url": record.header("WARC-Target-URI"),
-        "source": crawl,
-        "file": path,
-        "offset": record.offset,
-        "record_digest": record.header("WARC-Payload-Digest") or sha1_digest(record.block),
-        "fetched_at": record.warc.record_date,
-    }

@@ -17,7 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
@@ -171,7 +171,7 @@ def _framed(tape: Tape, limits: Limits, magic: bytes) -> Iterator[Record | Broke
     while True:
         error = ""
         try:
-            for warc in ArchiveIterator(tape, record_types=WarcRecordType.any_type, parse_http=False):
+            for warc in ArchiveIterator(cast("Any", tape), record_types=WarcRecordType.any_type, parse_http=False):
                 place = warc.stream_pos
                 if waiting is not None:
                     frame, count = (waiting[0], 0) if place > waiting[0] else (frame, count)
@@ -292,7 +292,11 @@ def _plain(tape: Tape, member: int | None, limits: Limits, known: int = 0) -> It
         waiting: tuple[int, Any] | None = None
         try:
             for warc in ArchiveIterator(
-                tape, record_types=WarcRecordType.any_type, parse_http=False, stream_detect=False, quirks_mode=True
+                cast("Any", tape),
+                record_types=WarcRecordType.any_type,
+                parse_http=False,
+                stream_detect=False,
+                quirks_mode=True,
             ):
                 if waiting is not None:
                     if count >= known:

@@ -13,7 +13,8 @@ from infra.errors import BadInput, RunFailed
 from infra.manifest import StageManifest
 from infra.schema import RESPONSES
 from infra.store import Store
-from tasks.fetch import fetch, fetch_shard, shard_paths, sniff
+from tasks.archive import sniff
+from tasks.fetch import fetch, fetch_shard, shard_paths
 from tasks.stage import StageRunner
 from tasks.transport import SourceSettings
 from tests.tasks.archives import CRAWL, http, members, page, record, response, warcinfo, write_crawl
