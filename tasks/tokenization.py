@@ -22,10 +22,9 @@ from infra.store import Store
 from infra.vocabulary import Ids, Vocabulary, load_vocabulary
 from tasks.heldout import HeldoutSettings, is_heldout
 from tasks.stage import PerBatch, Split, Stage, StageRunner, texts
+from tasks.tokenizer_sample import UNKNOWN
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
-UNKNOWN = "und"
-"""The language of documents without one, as ISO 639 names it."""
 GROUPS = ("language", "source")
 MEASURES = ("documents", "tokens", "text_bytes", "characters", "words", "unspaced")
 WORD = r"[\p{L}\p{M}\p{N}]+(?:['\x{2019}][\p{L}\p{M}]+)*"

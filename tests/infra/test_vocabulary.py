@@ -156,6 +156,10 @@ def test_models_whose_own_vocabulary_holds_control_tokens_do_not_find_them_in_te
     ids = opened.encode(["a</s>b"])[0].tolist()
     assert opened.decode(ids) == "a</s>b"
     assert control["</s>"] not in ids
+    # Normalised, the wide letters are those of the token.
+    content = json.loads(data) | {"normalizer": {"type": "NFKC"}}
+    wide = open_vocabulary(json.dumps(content).encode(), "huggingface", control)
+    assert wide.decode(wide.encode(["a\uff1c\uff0fs\uff1eb"])[0]) == "a</s>b"
     assert opened.encode(["a水"])[0].tolist()[-1] == control["<unk>"], "unknown characters stay unknown"
 
     words = models.WordLevel({"[UNK]": 0, "[PAD]": 1, "mill": 2}, unk_token="[UNK]")
