@@ -1,235 +1,255 @@
 """Redact: personal data becomes a fixed tag, and what looks like it but fails its checksum stays.
 
-E-mail addresses, public IP addresses, telephone numbers (libphonenumber's own validity rules), payment cards
-(ISO/IEC 7812 with Luhn's check digit) and IBANs (ISO 13616 with its mod-97 check). Tags are the same for every
-match, so a document's bytes never depend on what its worker saw before. Each finder looks for a cheap sign first,
-because most documents hold nothing to find.
+Every kind has a detector (`tasks/pii_*.py`, `tasks/secrets.py`). Detectors run in one order of priority over the
+original text; what one has claimed, the next ones do not see, so that the digits of a card are never also a telephone
+number. Tags are the same for every find, so a document's bytes never depend on what its worker saw before. Arrow tries
+each detector's gate over a whole batch first, because most documents hold nothing to find.
 """
 
-import ipaddress
 import re
 from collections import Counter
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from fnmatch import translate
+from functools import lru_cache
+from typing import Any, Literal, cast, get_args
 
-import phonenumbers
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
+from pydantic import Field
 
-from infra.schema import DOCUMENTS
 from infra.settings import Settings
-from tasks.stage import Split, Stage, texts
+from tasks.inputs import UserFile, pinned
+from tasks.pii import Detector, Span
+from tasks.pii_birth import BIRTH_DATE
+from tasks.pii_email import EMAIL
+from tasks.pii_ids import NATIONAL_ID
+from tasks.pii_names import load_names, name_detector
+from tasks.pii_network import MAC, Scope, ip_detector
+from tasks.pii_payment import CARD, IBAN, WALLET
+from tasks.pii_phone import phone_detector
+from tasks.pii_places import COORDINATES
+from tasks.secrets import SECRETS
+from tasks.stage import Split, Stage, replace_columns, split_by_reason
 
-REDACT = Stage("redact", 1, libraries=("pyarrow", "phonenumbers"), private=False)
-Kind = Literal["email", "ip", "iban", "card", "phone"]
+compute: Any = pyarrow.compute  # its functions are made when it is imported; type checkers see none
 
-_EMAIL = re.compile(
-    # Letters of any script (RFC 6531), and the @ as it stands in query strings.
-    r"(?<![\w.+-])\w(?:[\w.+-]{0,62}[\w+-])?(?:@|%40)(?:\w(?:[\w-]{0,61}\w)?\.)+[^\W\d_]{2,24}(?![\w-])"
+REDACT = Stage(
+    "redact", 2, libraries=("pyarrow", "phonenumbers", "python-stdnum", "tldextract", "spacy"), private=False
 )
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)")
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:]|\.\d)")
-_CARD = re.compile(r"(?<![\d.,])\d(?:[ -]?\d){12,}(?!\d|[.,]\d)")
-_CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4))
-"""How the digits of a card are written in groups."""
-_DIGITS = re.compile(r"\d+")
-_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?![A-Z0-9])")
-_LONG_NUMBER = re.compile(r"\d(?:[\s().+/\[\]\u2010-\u2015\u00ad\uff0d-]{0,3}\d){6,}")
-_PHONE_CONTEXT = 40
-_IBAN_LENGTHS = {
-    "AD": 24, "AE": 23, "AL": 28, "AT": 20, "AZ": 28, "BA": 20, "BE": 16, "BG": 22, "BH": 22, "BR": 29, "BY": 28,
-    "CH": 21, "CR": 22, "CY": 28, "CZ": 24, "DE": 22, "DK": 18, "DO": 28, "EE": 20, "EG": 29, "ES": 24, "FI": 18,
-    "FO": 18, "FR": 27, "GB": 22, "GE": 22, "GI": 23, "GL": 18, "GR": 27, "GT": 28, "HR": 21, "HU": 28, "IE": 22,
-    "IL": 23, "IQ": 23, "IS": 26, "IT": 27, "JO": 30, "KW": 30, "KZ": 20, "LB": 28, "LC": 32, "LI": 21, "LT": 20,
-    "LU": 20, "LV": 21, "MC": 27, "MD": 24, "ME": 22, "MK": 19, "MR": 27, "MT": 31, "MU": 30, "NL": 18, "NO": 15,
-    "PK": 24, "PL": 28, "PS": 29, "PT": 25, "QA": 29, "RO": 24, "RS": 22, "SA": 24, "SC": 31, "SE": 24, "SI": 19,
-    "SK": 24, "SM": 27, "ST": 25, "SV": 28, "TL": 23, "TN": 24, "TR": 26, "UA": 29, "VA": 22, "VG": 24, "XK": 20,
-}  # fmt: skip
-"""IBAN length by country (SWIFT IBAN registry)."""
+Kind = Literal[
+    "secret",
+    "email",
+    "iban",
+    "card",
+    "national_id",
+    "coordinates",
+    "wallet",
+    "ip",
+    "mac",
+    "birth_date",
+    "phone",
+    "name",
+]
+PRIORITY: tuple[Kind, ...] = get_args(Kind)
+"""Which kind a text is where two could be found in it: the earlier."""
 
-_CARDS = (
-    (4, 4, (13, 16, 19)),  # Visa
-    (51, 55, (16,)),  # Mastercard
-    (2221, 2720, (16,)),  # Mastercard
-    (34, 34, (15,)),  # American Express
-    (37, 37, (15,)),  # American Express
-    (300, 305, (14,)),  # Diners Club
-    (36, 36, (14,)),  # Diners Club
-    (38, 39, (14,)),  # Diners Club
-    (6011, 6011, (16, 19)),  # Discover
-    (644, 659, (16, 19)),  # Discover
-    (3528, 3589, (16, 19)),  # JCB
-    (62, 62, (16, 17, 18, 19)),  # UnionPay
-)
-"""Payment cards: lowest and highest prefix, lengths (ISO/IEC 7812 issuer ranges in use)."""
+SELDOM = frozenset({"iban", "card", "coordinates", "wallet", "ip", "mac"})
+"""Kinds whose gates one automaton holds without growing slow."""
 
 
 class RedactSettings(Settings):
-    """Which kinds of personal data are replaced."""
+    """Which kinds of personal data are replaced, and what is left alone."""
 
-    kinds: tuple[Kind, ...] = ("email", "ip", "iban", "card", "phone")
-    """Kinds to replace, each by its tag such as <EMAIL>."""
+    kinds: tuple[Kind, ...] = (
+        "secret",
+        "email",
+        "iban",
+        "card",
+        "national_id",
+        "coordinates",
+        "wallet",
+        "ip",
+        "mac",
+        "phone",
+        "name",
+    )
+    """Kinds to replace, each by its tag such as <EMAIL>: keys and passwords; e-mail addresses; IBANs; payment cards;
+    national ids with passports and driving licences; street-level coordinates; Bitcoin addresses; IP and MAC addresses;
+    dates of birth that are named so; telephone numbers; names, for which name_model must be set."""
     phone_regions: tuple[str, ...] = ("US",)
     """Regions whose numbers are found without a country code; numbers that start with + are always found."""
+    language_regions: dict[str, tuple[str, ...]] = Field(
+        default={
+            "ar": ("EG", "SA", "AE"), "bg": ("BG",), "cs": ("CZ",), "da": ("DK",), "de": ("DE", "AT", "CH"),
+            "el": ("GR",), "en": ("GB",), "es": ("ES", "MX", "AR"), "fi": ("FI",), "fr": ("FR", "BE", "CH"),
+            "he": ("IL",), "hi": ("IN",), "hr": ("HR",), "hu": ("HU",), "id": ("ID",), "it": ("IT",), "ja": ("JP",),
+            "ko": ("KR",), "lt": ("LT",), "nl": ("NL", "BE"), "no": ("NO",), "pl": ("PL",), "pt": ("BR", "PT"),
+            "ro": ("RO",), "ru": ("RU",), "sk": ("SK",), "sl": ("SI",), "sv": ("SE",), "tr": ("TR",), "uk": ("UA",),
+            "vi": ("VN",), "zh": ("CN", "TW", "HK"),
+        }
+    )  # fmt: skip
+    """Further regions for documents of a language."""
+    ip_scope: Scope = "public"
+    """Whether only public IP addresses are replaced, or private and documentation ones too."""
+    name_model: UserFile | None = None
+    """Folder with a spaCy pipeline that finds names; unset finds none."""
+    name_labels: tuple[str, ...] = ("PERSON", "PER")
+    """Entity labels of the name model that are names of persons."""
+    allow: dict[Kind, tuple[str, ...]] = Field(default={})
+    """Finds that stay, by kind, as patterns with * and ? in any case: {"email": ["*@example.com"]}."""
+    max_redactions: int | None = Field(default=None, ge=0)
+    """Documents with more finds are dropped as too_much_personal_data (dolma drops above 5); unset drops none."""
+
+
+def pinned_names(settings: RedactSettings) -> RedactSettings:
+    """The settings with the digest of their name model; BadInput if it is absent or no pipeline that finds entities."""
+    if settings.name_model is None:
+        return settings
+    model = pinned(settings.name_model)
+    load_names(model.path, model.sha256)
+    return settings.model_copy(update={"name_model": model})
 
 
 def redact(table: pa.Table, settings: RedactSettings) -> Split:
-    """Replace personal data in each text; drops nothing. Counters: redacted_<kind> and redacted_documents."""
-    counts: Counter[str] = Counter()
-    clean_texts: list[str] = []
-    for text in texts(table):
-        clean, found = redact_text(text, settings)
-        clean_texts.append(clean)
-        counts.update({f"redacted_{kind}": number for kind, number in found.items()})
-        counts["redacted_documents"] += bool(found)
-        counts["text_bytes"] += len(clean.encode())
-    column = pa.array(clean_texts, pa.large_string())
-    return Split(table.set_column(table.column_names.index("text"), DOCUMENTS.field("text"), column), counters=counts)
+    """Replace personal data in each text, and drop the documents that hold more of it than the settings allow.
+
+    Dropped documents are redacted too. Counters: redacted_<kind> and redacted_documents of all documents, and the
+    text_bytes of those that are kept.
+    """
+    counts: Counter[str] = Counter(redacted_documents=0)
+    totals = [0] * table.num_rows
+    rows, clean_texts = [], []
+    for row, text, detectors in _suspects(table, settings):
+        clean, found = _replace(text, detectors, settings)
+        if found:
+            rows.append(row)
+            clean_texts.append(clean)
+            totals[row] = sum(found.values())
+            counts["redacted_documents"] += 1
+            counts.update({f"redacted_{kind}": number for kind, number in found.items()})
+    if rows:
+        mask = np.zeros(table.num_rows, bool)
+        mask[rows] = True
+        text = table["text"].combine_chunks()
+        table = replace_columns(
+            table, {"text": compute.replace_with_mask(text, pa.array(mask), pa.array(clean_texts, text.type))}
+        )
+    most = settings.max_redactions
+    reasons = ["too_much_personal_data" if most is not None and total > most else None for total in totals]
+    kept, dropped = split_by_reason(table, REDACT.name, reasons, [float(total) for total in totals])
+    counts["text_bytes"] += compute.sum(compute.binary_length(kept["text"])).as_py() or 0
+    return Split(kept, dropped, counters=counts)
 
 
-def redact_text(text: str, settings: RedactSettings) -> tuple[str, dict[str, int]]:
-    """A text with tags in place of personal data, and how many of each kind were replaced."""
-    found: dict[str, int] = {}
-    for kind in settings.kinds:
-        spans = FINDERS[kind](text, settings)
-        if spans:
-            found[kind] = len(spans)
-            text = replace(text, spans, f"<{kind.upper()}>")
-    return text, found
+def redact_text(text: str, settings: RedactSettings, language: str | None = None) -> tuple[str, dict[str, int]]:
+    """A text with tags in place of personal data, and how many of each kind were replaced.
+
+    Args:
+        text: the text.
+        settings: what is replaced.
+        language: ISO 639 code of the text's language, which suggests regions of telephone numbers.
+
+    """
+    return _replace(text, _detectors(settings, language), settings)
 
 
-def replace(text: str, spans: list[tuple[int, int]], tag: str) -> str:
-    """Put a tag in place of each span; spans are in order and do not overlap."""
-    parts, end = [], 0
-    for start, stop in spans:
-        parts += [text[end:start], tag]
+def find_personal_data(text: str, settings: RedactSettings, language: str | None = None) -> list[tuple[Span, Kind]]:
+    """Spans of personal data with their kinds, in order, that do not overlap."""
+    return _find(text, _detectors(settings, language), settings)
+
+
+def _suspects(table: pa.Table, settings: RedactSettings) -> Iterator[tuple[int, str, list[Detector]]]:
+    """Rows whose text passes a gate, with the text and the detectors of the gates that it passes."""
+    column = table["text"].combine_chunks()
+    gates = [
+        compute.match_substring_regex(column, each.gate).to_numpy(zero_copy_only=False) for each in _detectors(settings)
+    ]
+    if not gates or not table.num_rows:
+        return
+    passed = np.stack(gates).astype(bool)
+    for row in np.flatnonzero(passed.any(axis=0)).tolist():
+        detectors = _detectors(settings, table["language"][row].as_py())
+        yield row, column[row].as_py(), [each for each, open_ in zip(detectors, passed[:, row], strict=True) if open_]
+
+
+def _gates(column: pa.Array, detectors: Sequence[Detector]) -> np.ndarray:
+    """Which gates (rows) each text (columns) passes. Those that few texts pass are tried as one first."""
+    passed = np.zeros((len(detectors), len(column)), bool)
+    together = [index for index, each in enumerate(detectors) if each.kind in SELDOM]
+    union = "|".join(f"(?:{detectors[index].gate})" for index in together)
+    some = np.flatnonzero(_matches(column, union)) if together else np.zeros(0, np.int64)
+    fewer = column.take(pa.array(some))
+    for index, each in enumerate(detectors):
+        if index in together:
+            passed[index, some] = _matches(fewer, each.gate)
+        else:
+            passed[index] = _matches(column, each.gate)
+    return passed
+
+
+def _matches(column: pa.Array, expression: str) -> np.ndarray:
+    return compute.match_substring_regex(column, expression).to_numpy(zero_copy_only=False).astype(bool)
+
+
+def _replace(text: str, detectors: Sequence[Detector], settings: RedactSettings) -> tuple[str, dict[str, int]]:
+    parts: list[str] = []
+    end = 0
+    found: Counter[str] = Counter()
+    for (start, stop), kind in _find(text, detectors, settings):
+        parts += [text[end:start], f"<{kind.upper()}>"]
         end = stop
-    return "".join([*parts, text[end:]])
+        found[kind] += 1
+    return ("".join([*parts, text[end:]]) if found else text), dict(found)
 
 
-def find_emails(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of e-mail addresses."""
-    return [match.span() for match in _EMAIL.finditer(text)] if "@" in text or "%40" in text else []
+def _find(text: str, detectors: Sequence[Detector], settings: RedactSettings) -> list[tuple[Span, Kind]]:
+    """Finds of each detector in what the earlier ones have left; what they claimed reads as line ends."""
+    finds: list[tuple[Span, Kind]] = []
+    left = text
+    for detector in detectors:
+        kind: Kind = cast("Any", detector.kind)
+        spans = detector.find(left)
+        left = _without(left, spans)
+        allowed = _patterns(settings.allow.get(kind, ()))
+        finds.extend((span, kind) for span in spans if not (allowed and allowed.fullmatch(text, *span)))
+    return sorted(finds)
 
 
-def find_ips(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of IPv4 and IPv6 addresses that are public: private, loopback and documentation ranges name nobody.
-
-    Dotted quads of fewer than six digits are taken for the section and version numbers that they mostly are.
-    """
-    quads = [match for match in _IPV4.finditer(text) if sum(map(str.isdigit, match.group())) >= 6]
-    groups = [match for match in _IPV6.finditer(text) if len(match.group().replace(":", " ").split()) >= 3]
-    return sorted(match.span() for match in [*quads, *groups] if _is_public(match.group()))
-
-
-def find_ibans(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of IBANs with the length of their country and a right checksum."""
-    candidates = ((match.start(), valid_iban(match.group())) for match in _IBAN.finditer(text))
-    return [(start, start + length) for start, length in candidates if length]
+def _without(text: str, spans: list[Span]) -> str:
+    """A text of the same length with line ends in place of some spans."""
+    parts: list[str] = []
+    end = 0
+    for start, stop in spans:
+        parts += [text[end:start], "\n" * (stop - start)]
+        end = stop
+    return "".join([*parts, text[end:]]) if spans else text
 
 
-def valid_iban(candidate: str) -> int | None:
-    """How many characters of a candidate, spaces counted, are a valid IBAN (ISO 13616); None if they are not."""
-    wanted = _IBAN_LENGTHS.get(candidate[:2])
-    if wanted is None:
-        return None
-    compact, length = "", 0
-    for length, character in enumerate(candidate, 1):  # noqa: B007 - the length where the IBAN is complete
-        compact += character.strip()
-        if len(compact) == wanted:
-            break
-    if len(compact) != wanted:
-        return None
-    digits = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
-    return length if int(digits) % 97 == 1 else None
+@lru_cache(maxsize=64)
+def _patterns(globs: tuple[str, ...]) -> re.Pattern[str] | None:
+    """One expression for patterns with * and ?; None for none."""
+    return re.compile("|".join(map(translate, globs)), re.IGNORECASE) if globs else None
 
 
-def find_cards(text: str, _: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of payment card numbers: 13 to 19 digits with an issuer's prefix and a right check digit.
-
-    Among further numbers (an expiry date, a security code) a card stands in one piece or in its usual groups.
-    """
-    spans: list[tuple[int, int]] = []
-    for match in _CARD.finditer(text):
-        spans += [match.span()] if valid_card(match.group()) else _cards_among(text, match.start(), match.end())
-    return spans
+def _detectors(settings: RedactSettings, language: str | None = None) -> tuple[Detector, ...]:
+    """Detectors of the chosen kinds, in order of priority, for documents of a language."""
+    kinds = tuple(kind for kind in PRIORITY if kind in settings.kinds)
+    regions = dict.fromkeys((*settings.phone_regions, *settings.language_regions.get(language or "", ())))
+    model = settings.name_model
+    named = (model.path, model.sha256, settings.name_labels) if model else None
+    return _detectors_of(kinds, tuple(regions), settings.ip_scope, named)
 
 
-def _cards_among(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    groups = [match.span() for match in _DIGITS.finditer(text, start, end)]
-    spans: list[tuple[int, int]] = []
-    for index, (begin, stop) in enumerate(groups):
-        if spans and begin < spans[-1][1]:
-            continue
-        ends = [stop] if 13 <= stop - begin <= 19 else []
-        for shape in _CARD_GROUPS:
-            window = groups[index : index + len(shape)]
-            if tuple(last - first for first, last in window) == shape:
-                ends.append(window[-1][1])
-        spans += [(begin, last) for last in ends if valid_card(text[begin:last])][:1]
-    return spans
-
-
-def valid_card(candidate: str) -> bool:
-    """Whether digits have a card network's prefix and length and Luhn's check digit (ISO/IEC 7812-1)."""
-    digits = "".join(filter(str.isdigit, candidate))
-    if not any(len(digits) in lengths and low <= int(digits[: len(str(low))]) <= high for low, high, lengths in _CARDS):
-        return False
-    values = [int(digit) for digit in digits]
-    doubled = [sum(divmod(2 * value, 10)) for value in values[-2::-2]]
-    return (sum(values[-1::-2]) + sum(doubled)) % 10 == 0
-
-
-def find_phones(text: str, settings: RedactSettings) -> list[tuple[int, int]]:
-    """Spans of telephone numbers: after a +, those of possible length; otherwise those written as a region does.
-
-    libphonenumber reads only the surroundings of long numbers, since it takes longer over a text than all else here.
-    """
-    spans: set[tuple[int, int]] = set()
-    for start, end in _number_windows(text):
-        window = text[start:end]
-        for region in settings.phone_regions:
-            matcher = phonenumbers.PhoneNumberMatcher(window, region, phonenumbers.Leniency.STRICT_GROUPING, 1 << 16)
-            # A bare run of digits is a number of some other kind far more often.
-            spans |= {(start + m.start, start + m.end) for m in matcher if not m.raw_string.isdigit()}
-        if "+" in window or "\uff0b" in window:
-            matcher = phonenumbers.PhoneNumberMatcher(window, None, phonenumbers.Leniency.POSSIBLE, 1 << 16)
-            spans |= {(start + m.start, start + m.end) for m in matcher}
-    return _without_overlaps(sorted(spans))
-
-
-def _number_windows(text: str) -> list[tuple[int, int]]:
-    """Stretches around numbers of seven digits or more that are grouped or follow a +; neighbours are joined."""
-    windows: list[tuple[int, int]] = []
-    for match in _LONG_NUMBER.finditer(text):
-        start, end = max(0, match.start() - _PHONE_CONTEXT), match.end() + _PHONE_CONTEXT
-        if match.group().isdigit() and not set("+\uff0b") & set(text[start : match.start()]):
-            continue
-        if windows and start <= windows[-1][1]:
-            start = windows.pop()[0]
-        windows.append((start, end))
-    return windows
-
-
-def _without_overlaps(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The first of any spans that overlap."""
-    chosen: list[tuple[int, int]] = []
-    for span in spans:
-        if not chosen or span[0] >= chosen[-1][1]:
-            chosen.append(span)
-    return chosen
-
-
-def _is_public(candidate: str) -> bool:
-    try:
-        return ipaddress.ip_address(candidate).is_global
-    except ValueError:
-        return False
-
-
-FINDERS: dict[str, Callable[[str, RedactSettings], list[tuple[int, int]]]] = {
-    "email": find_emails,
-    "ip": find_ips,
-    "iban": find_ibans,
-    "card": find_cards,
-    "phone": find_phones,
-}
+@lru_cache(maxsize=128)
+def _detectors_of(
+    kinds: tuple[Kind, ...],
+    regions: tuple[str, ...],
+    scope: Scope,
+    names: tuple[str, str | None, tuple[str, ...]] | None,
+) -> tuple[Detector, ...]:
+    every = [*SECRETS, EMAIL, IBAN, CARD, NATIONAL_ID, COORDINATES, WALLET, ip_detector(scope), MAC, BIRTH_DATE]
+    every.append(phone_detector(regions))
+    if names is not None and "name" in kinds:
+        every.append(name_detector(*names))
+    return tuple(each for kind in kinds for each in every if each.kind == kind)
