@@ -1,191 +1,254 @@
-"""Dedup: one survivor of each cluster of near-duplicates, by MinHash and locality-sensitive hashing.
+"""Dedup: one document of each group of exact and near-duplicates, in this build and against earlier datasets.
 
-Three steps, each a stage of its own: *signatures* of every shard (datasketch's MinHash over word 5-grams), *clusters*
-over the whole dataset (documents that share all rows of any band, and whoever they share them with in turn), and the
-removal of all but one of each cluster. FineWeb's numbers: 14 bands of 8 rows catch 92% of pairs at Jaccard 0.8.
+Seven stages, each in bounded memory whatever the size of the corpus, and each a module that says how:
 
-The survivor is the longest document; equal lengths are settled by the smallest id. Neither depends on the order or
-number of shards. Sources: Broder 1997; Leskovec et al., "Mining of Massive Datasets", chapter 3.
+    signatures     a shard's documents: text and URL hashes, MinHash bands, shingles, ranks     tasks/signatures.py
+    candidates     pairs of documents that share a key, one range of keys at a time            tasks/candidates.py
+    verification   pairs whose texts are as similar as they must be, by exact Jaccard          tasks/verification.py
+    survivors      who goes in whose favour, the best documents first                          tasks/survivors.py
+    clusters       names of the survivors, sizes of their clusters                             tasks/survivors.py
+    duplicates     the documents of each shard that go                                         tasks/survivors.py
+    dedup          documents without these; dropped rows name the survivor                     here
+
+The result depends on the documents, their order, the settings and what the index held, and neither on the number of
+workers nor on `memory_bytes`. An index (tasks/dedup_index.py) makes a refresh be compared with earlier datasets.
 """
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
-from datasketch import MinHash
 from pydantic import Field
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from infra.manifest import StageManifest
-from infra.settings import Settings
+from infra.settings import Settings, operational
 from infra.store import Store
-from tasks.stage import PerBatch, Split, Stage, StageRunner, drop, texts
-
-SIGNATURES_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("words", pa.int64(), nullable=False),
-        pa.field("signature", pa.large_list(pa.uint32()), nullable=False),
-    ]
+from tasks.candidates import CANDIDATES, CandidateSettings, FindCandidates
+from tasks.dedup_index import IndexView, open_index
+from tasks.signatures import SIGNATURES, SignatureSettings, part_number, refs_of_part, sign
+from tasks.signed_documents import Library, Shards
+from tasks.sorted_runs import plan_ranges
+from tasks.stage import Split, Stage, StageRunner, drop
+from tasks.survivors import (
+    CLUSTERS,
+    DUPLICATES_STAGE,
+    MOST_LARGEST,
+    SURVIVORS,
+    Cluster,
+    GatherDuplicates,
+    Survive,
 )
-DUPLICATES_SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("survivor", pa.string(), nullable=False),
-        pa.field("similarity", pa.float64(), nullable=False),
-        pa.field("cluster_size", pa.int64(), nullable=False),
-    ]
-)
-"""A document to remove, who stays in its place, the share of their signatures that agrees (which estimates their
-Jaccard similarity), and how many documents their cluster has."""
+from tasks.verification import VERIFICATION, VerificationSettings, Verify
 
-_LIBRARIES = ("pyarrow", "datasketch", "numpy", "scipy", "xxhash")
-SIGNATURES = Stage("signatures", 1, SIGNATURES_SCHEMA, libraries=_LIBRARIES)
-CLUSTERS = Stage("clusters", 1, DUPLICATES_SCHEMA, libraries=_LIBRARIES, private=False)
-DEDUP = Stage("dedup", 1)
-_WORD = re.compile(r"\w+")
-_SHINGLES_AT_ONCE = 1 << 13
+DEDUP = Stage("dedup", 2)
+HELPERS = (SIGNATURES, CANDIDATES, VERIFICATION, SURVIVORS, CLUSTERS, DUPLICATES_STAGE)
+"""The stages that dedup runs before its own, in order."""
+_SEEN, _LOST = "seen ", "lost "
+# How many bytes a task takes for each byte of its range, by what its arrays are: keys are copied as columns, sorted
+# and paired; decisions get the strings of their survivors.
+_KEYS_COPIES, _PAIRS_COPIES, _DECISION_COPIES = 8, 8, 24
 
 
 class DedupSettings(Settings):
-    """What counts as a near-duplicate."""
+    """What counts as a duplicate, which of two stays, and which earlier datasets are compared."""
 
-    ngram: int = Field(default=5, ge=1, le=50)
-    """Words in a shingle."""
-    bands: int = Field(default=14, ge=1, le=1000)
-    """Bands of the signature; agreeing in one of them makes two documents duplicates."""
-    rows: int = Field(default=8, ge=1, le=100)
-    """Hash values in a band; more rows ask for more similarity."""
-    seed: int = Field(default=1, ge=0, lt=1 << 32)
-    """Seed of the permutations, as datasketch uses it."""
-
-
-def dedup(
-    runner: StageRunner, parent: StageManifest, settings: DedupSettings
-) -> tuple[StageManifest, StageManifest, StageManifest]:
-    """Remove near-duplicates from all shards of a stage. Dropped rows name the survivor as their detail.
-
-    Returns the manifests of signatures, clusters and the documents that stay.
-    """
-    parents = {parent.stage: parent.digest}
-    signed = runner.run(SIGNATURES, PerBatch(signatures), parent.kept_paths, settings, parents)
-    every = ClusterShards(tuple(signed.kept_paths))
-    clusters = runner.run(CLUSTERS, every, ["all shards"], settings, {"signatures": signed.digest})
-    removal = PerBatch(RemoveDuplicates(runner.store, clusters.kept_paths[0]))
-    parents |= {"clusters": clusters.digest}
-    return signed, clusters, runner.run(DEDUP, removal, parent.kept_paths, settings, parents)
+    signature: SignatureSettings = SignatureSettings()
+    """What documents are compared by, and which of two duplicates stays."""
+    candidates: CandidateSettings = CandidateSettings()
+    """Which documents are compared."""
+    verification: VerificationSettings = VerificationSettings()
+    """When two compared documents are duplicates."""
+    index: str | None = Field(default=None, pattern=r"^[\w.-]+$")
+    """Name of the index of earlier datasets: documents that it has are dropped from this one. Unset compares the
+    documents of this build alone."""
+    memory_bytes: int = operational(256 << 20, ge=1 << 16)
+    """About how much the arrays of one task may take, besides the libraries; smaller cuts the work into more tasks."""
+    max_source_loss: float = operational(0.5, gt=0, le=1)
+    """An alarm is raised for a source that loses more than this share of its documents as duplicates."""
 
 
-def signatures(table: pa.Table, settings: DedupSettings) -> Split:
-    """The signature of each document: large_list<uint32> of bands x rows values."""
-    rows = [sign(text, settings) for text in texts(table)]
-    columns = [
-        table["id"],
-        pa.array([words for words, _ in rows], pa.int64()),
-        pa.array([values for _, values in rows], SIGNATURES_SCHEMA.field("signature").type),
-    ]
-    return Split(pa.table(columns, schema=SIGNATURES_SCHEMA))
+class SourceLoss(Settings):
+    """What one source lost."""
+
+    source: str
+    documents: int
+    """Documents that entered."""
+    lost: int
+    """Documents dropped as duplicates."""
+
+    @property
+    def share(self) -> float:
+        """Share of the documents that were lost."""
+        return self.lost / max(self.documents, 1)
 
 
-def sign(text: str, settings: DedupSettings) -> tuple[int, np.ndarray]:
-    """Number of words and the MinHash values of a text, equal to datasketch's for the same seed and shingles."""
-    words = _WORD.findall(text.lower())
-    minhash = _empty_minhash(settings.bands * settings.rows, settings.seed).copy()
-    every = shingles(words, settings.ngram)
-    for start in range(0, len(every), _SHINGLES_AT_ONCE):  # one row of values for each shingle: bound the matrix
-        minhash.update_batch(every[start : start + _SHINGLES_AT_ONCE])
-    return len(words), minhash.hashvalues
+class LargeCluster(Settings):
+    """One of the largest clusters, by its survivor."""
+
+    survivor: str
+    """Id of the survivor."""
+    url: str | None
+    dataset: str | None
+    """The earlier dataset that has the survivor; null for this build."""
+    version: str | None
+    cluster_size: int
+    """Documents, the survivor included."""
 
 
-def shingles(words: list[str], ngram: int) -> list[bytes]:
-    """Distinct word n-grams in UTF-8, joined by spaces; a text shorter than n words is one shingle."""
-    if len(words) <= ngram:
-        return [" ".join(words).encode()]
-    return sorted({" ".join(words[start : start + ngram]).encode() for start in range(len(words) - ngram + 1)})
+class DedupReport(Settings):
+    """Figures to look at before a dataset is trusted."""
 
-
-@lru_cache(maxsize=4)
-def _empty_minhash(permutations: int, seed: int) -> MinHash:
-    return MinHash(permutations, seed=seed, hashfunc=xxhash.xxh32_intdigest)
+    kinds: dict[str, int]
+    """Dropped documents by kind."""
+    clusters: int
+    """Survivors that others were dropped for."""
+    cluster_sizes: dict[str, int]
+    """Clusters by size."""
+    largest: tuple[LargeCluster, ...]
+    """The largest clusters, largest first."""
+    sources: tuple[SourceLoss, ...]
+    """All sources by name."""
+    alarms: tuple[SourceLoss, ...]
+    """Sources that lost more than `max_source_loss`."""
 
 
 @dataclass(frozen=True)
-class ClusterShards:
-    """The shard function of the clusters stage: its one shard reads the signatures of all."""
+class DedupResult:
+    """The manifests of all stages, and the report."""
 
-    paths: tuple[str, ...]
+    helpers: tuple[StageManifest, ...]
+    """Of HELPERS, in order."""
+    unique: StageManifest
+    """The documents that stay."""
+    report: DedupReport
 
-    def __call__(self, store: Store, _: str, settings: DedupSettings) -> Iterator[Split]:
-        """Yield the table of documents to remove."""
-        tables = [store.read_table(path) for path in self.paths]
-        yield Split(duplicates(pa.concat_tables(tables), settings))
+    @property
+    def signed(self) -> StageManifest:
+        """The signed documents, which an index takes its segments from."""
+        return self.helpers[0]
 
-
-def duplicates(signed: pa.Table, settings: DedupSettings) -> pa.Table:
-    """Rows of DUPLICATES for every document that is not its cluster's survivor, ordered by id."""
-    signed = signed.sort_by("id").combine_chunks()
-    count, permutations = signed.num_rows, settings.bands * settings.rows
-    if count == 0:
-        return DUPLICATES_SCHEMA.empty_table()
-    matrix = signed["signature"].combine_chunks().flatten().to_numpy().reshape(count, permutations)
-    cluster = _components(matrix, settings)
-    words = signed["words"].to_numpy()
-    order = np.lexsort((np.arange(count), -words, cluster))  # by cluster, longest first, then smallest id
-    first = np.unique(cluster[order], return_index=True)[1]
-    survivor = order[first][cluster]
-    losers = np.flatnonzero(survivor != np.arange(count))
-    similarity = (matrix[losers] == matrix[survivor[losers]]).mean(axis=1) if len(losers) else np.zeros(0)
-    sizes = np.bincount(cluster)[cluster[losers]]
-    ids = signed["id"].combine_chunks()
-    columns = [ids.take(pa.array(losers)), ids.take(pa.array(survivor[losers])), similarity, sizes]
-    return pa.table([*columns[:2], pa.array(similarity), pa.array(sizes)], schema=DUPLICATES_SCHEMA)
+    @property
+    def duplicates(self) -> StageManifest:
+        """One row for each document that goes."""
+        return self.helpers[-1]
 
 
-def _components(matrix: np.ndarray, settings: DedupSettings) -> np.ndarray:
-    """Cluster number of each row: rows that agree in all values of some band are connected."""
-    count = len(matrix)
-    left, right = [], []
-    for band in range(settings.bands):
-        part = np.ascontiguousarray(matrix[:, band * settings.rows : (band + 1) * settings.rows])
-        keys = part.view(np.dtype((np.void, part.dtype.itemsize * settings.rows))).ravel()
-        _, group = np.unique(keys, return_inverse=True)
-        order = np.argsort(group, kind="stable")
-        same = np.flatnonzero(group[order][1:] == group[order][:-1])
-        left.append(order[same])
-        right.append(order[same + 1])
-    rows, columns = np.concatenate(left), np.concatenate(right)
-    graph = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
+def dedup(
+    runner: StageRunner, parent: StageManifest, settings: DedupSettings, exclude: tuple[str, str] | None = None
+) -> DedupResult:
+    """Remove duplicates from all shards of a stage.
+
+    Dropped rows have the kind as reason, the similarity as value and the survivor as detail: its id, or
+    NAME/VERSION:id where an earlier dataset has it. `exclude` is the dataset and version that is being made, so that
+    it is not compared with itself when it is made again; a build whose signatures the index has is known without.
+    """
+    parents = {parent.stage: parent.digest}
+    signed = runner.run(SIGNATURES, sign, parent.kept_paths, settings.signature, parents)
+    index = IndexView()
+    if settings.index is not None:
+        index = open_index(runner.store, settings.index, settings.signature, signed.digest, exclude)
+    duplicates = _find_duplicates(runner, signed, index, settings)
+    removal = RemoveDuplicates(Shards.of(duplicates[-1]))
+    unique = runner.run(DEDUP, removal, parent.kept_paths, settings, parents | {"duplicates": duplicates[-1].digest})
+    report = dedup_report(runner.store, duplicates[-2], unique, settings.max_source_loss)
+    return DedupResult((signed, *duplicates), unique, report)
+
+
+def _find_duplicates(
+    runner: StageRunner, signed: StageManifest, index: IndexView, settings: DedupSettings
+) -> list[StageManifest]:
+    """Run the stages between signatures and removal."""
+    store, memory = runner.store, settings.memory_bytes
+    documents = Shards.of(signed)
+    library = Library(documents, index.segments)
+
+    def ranges(paths: list[str], copies: int) -> list[str]:
+        return [str(each) for each in plan_ranges(store, paths, memory // copies)] if paths else []
+
+    parents = {"signatures": signed.digest} | ({"index": index.digest} if index.segments else {})
+    sources = ranges(documents.paths("keys"), _KEYS_COPIES)
+    pairs = runner.run(CANDIDATES, FindCandidates(documents, index), sources, settings.candidates, parents)
+    verify = Verify(library, Shards.of(pairs), memory // 4)
+    sources = ranges(pairs.kept_paths, _PAIRS_COPIES)
+    verified = runner.run(VERIFICATION, verify, sources, settings.verification, {"candidates": pairs.digest, **parents})
+    survive = Survive(Shards.of(verified), tuple(shard.kept.rows for shard in signed.shards))
+    decided = runner.run(SURVIVORS, survive, ["all shards"], Settings(), {"verification": verified.digest})
+    sources = ranges(decided.kept_paths, _DECISION_COPIES)
+    cluster = Cluster(library, decided.kept_paths[0])
+    clusters = runner.run(CLUSTERS, cluster, sources, Settings(), {"survivors": decided.digest, **parents})
+    gather = GatherDuplicates(Shards.of(clusters))
+    found = runner.run(DUPLICATES_STAGE, gather, documents.paths(), Settings(), {"clusters": clusters.digest})
+    return [pairs, verified, decided, clusters, found]
 
 
 @dataclass(frozen=True)
 class RemoveDuplicates:
-    """The table function of the dedup stage, with the path of the duplicates that it looks up."""
+    """The shard function of the dedup stage, which looks up the duplicates of its shard."""
 
-    store: Store
-    path: str
+    duplicates: Shards
 
-    def __call__(self, table: pa.Table, _: DedupSettings) -> Split:
-        """Split a batch into survivors and near_duplicate rows (value: similarity; detail: the survivor's id)."""
-        removed = _removed(self.store.root, self.path)
-        ids: list[Any] = table["id"].to_pylist()
-        matches = [removed.get(each) for each in ids]
-        lost = [match for match in matches if match is not None]
-        mask = pa.array([match is None for match in matches], pa.bool_())
-        gone = table.filter(pa.array([match is not None for match in matches], pa.bool_()))
-        dropped = drop(gone, DEDUP.name, ["near_duplicate"] * len(lost), [m[1] for m in lost], [m[0] for m in lost])
-        return Split(table.filter(mask), dropped)
+    def __call__(self, store: Store, source: str, settings: DedupSettings) -> Iterator[Split]:
+        """Yield the split of each batch of a shard."""
+        part = part_number(source)
+        gone = store.read_table(self.duplicates.path(part))
+        places = gone["ref"].to_numpy() - np.uint64(refs_of_part(part)[0])
+        reader, row = store.open_table(source), 0
+        for number in range(reader.num_record_batches):
+            table = pa.Table.from_batches([reader.get_batch(number)])
+            start, stop = np.searchsorted(places, np.array([row, row + table.num_rows], np.uint64)).tolist()
+            yield remove(table, gone.slice(start, stop - start), places[start:stop].astype(np.int64) - row)
+            row += table.num_rows
 
 
-@lru_cache(maxsize=1)
-def _removed(root: str, path: str) -> Mapping[str, tuple[str, float]]:
-    """Survivor and similarity by removed id, read once in each process."""
-    table = Store(root).read_table(path)
-    columns = zip(*(table[name].to_pylist() for name in ("id", "survivor", "similarity")), strict=True)
-    return {each: (survivor, similarity) for each, survivor, similarity in columns}
+def remove(table: pa.Table, duplicates: pa.Table, rows: np.ndarray) -> Split:
+    """Drop some rows of a table of DOCUMENTS; `duplicates` has a row of DUPLICATES for each."""
+    stays = np.ones(table.num_rows, bool)
+    stays[rows] = False
+    names = [duplicates[name].to_pylist() for name in ("dataset", "version", "survivor")]
+    details = [
+        survivor if dataset is None else f"{dataset}/{version}:{survivor}"
+        for dataset, version, survivor in zip(*names, strict=True)
+    ]
+    gone = table.take(pa.array(rows))
+    dropped = drop(gone, DEDUP.name, duplicates["kind"], duplicates["similarity"], details)
+    counters: dict[str, int] = {}
+    for prefix, part in ((_SEEN, table), (_LOST, gone)):
+        for count in part["source"].combine_chunks().value_counts().to_pylist():
+            counters[f"{prefix}{count['values']}"] = count["counts"]
+    return Split(table.filter(pa.array(stays)), dropped, counters=counters)
+
+
+def source_losses(unique: StageManifest) -> tuple[SourceLoss, ...]:
+    """What each source lost in a dedup stage, by name."""
+    counts = unique.total("counters")
+    names = sorted(name.removeprefix(_SEEN) for name in counts if name.startswith(_SEEN))
+    return tuple(
+        SourceLoss(source=name, documents=counts[_SEEN + name], lost=counts.get(_LOST + name, 0)) for name in names
+    )
+
+
+def alarming_sources(unique: StageManifest, max_source_loss: float) -> tuple[SourceLoss, ...]:
+    """Sources that lost more than a share of their documents, the largest share first."""
+    lossy = [each for each in source_losses(unique) if each.share > max_source_loss]
+    return tuple(sorted(lossy, key=lambda each: (-each.share, each.source)))
+
+
+def dedup_report(store: Store, clusters: StageManifest, unique: StageManifest, max_source_loss: float) -> DedupReport:
+    """The figures of a dedup stage and its clusters."""
+    counters = clusters.total("counters")
+    sizes = {name: count for name, count in counters.items() if name.startswith("size ")}
+    largest = [
+        LargeCluster.model_validate(row)
+        for shard in clusters.shards
+        for row in store.read_table(f"{clusters.folder}/{shard.others['largest'].path}").to_pylist()
+    ]
+    largest.sort(key=lambda each: (-each.cluster_size, each.survivor))
+    return DedupReport(
+        kinds=unique.total("reasons"),
+        clusters=counters.get("clusters", 0),
+        cluster_sizes=dict(sorted(sizes.items(), key=lambda item: int(item[0].split()[1].split("-")[0]))),
+        largest=tuple(largest[:MOST_LARGEST]),
+        sources=source_losses(unique),
+        alarms=alarming_sources(unique, max_source_loss),
+    )
