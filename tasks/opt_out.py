@@ -42,11 +42,14 @@ _MAX_MENTIONS = 200
 def refusals_and_licenses(
     headers: Sequence[Mapping[str, Sequence[str]]],
     pages: Sequence[bytes],
+    column: pa.Array,
     urls: Sequence[str | None],
     fetched_at: Sequence[datetime | None],
     agents: Sequence[str],
 ) -> tuple[list[str | None], list[str | None]]:
     """Columns `opt_out` and `license` of a batch of responses: headers by lower-case name, agents in any case.
+
+    The pages are given twice, as they are and as an Arrow column.
 
     Which pages hold the words at all is asked for the whole batch at once: few do, and this is the one step that
     reads every byte.
@@ -54,14 +57,15 @@ def refusals_and_licenses(
     names = sorted({agent.lower() for agent in agents})
     heads = [page_head(page) for page in pages]
     words: list[list[str]] = [[] for _ in pages]
+    head_column = pa.array(heads, pa.large_binary())
     for word in ("robots", "tdm-reservation", *names):
-        for row in _mentions(pa.array(heads, pa.large_binary()), word):
+        for row in _mentions(head_column, word):
             words[row].append(word)
     refusals = [
         opt_outs(each, heads[row], words[row], names, fetched_at[row]) if words[row] or each else None
         for row, each in enumerate(headers)
     ]
-    licensed = set(_mentions(pa.array(pages, pa.large_binary()), "license"))
+    licensed = set(_mentions(column, "license"))
     licenses = [
         page_license(each, pages[row] if row in licensed else b"", urls[row])
         if row in licensed or "link" in each
@@ -215,7 +219,7 @@ def _license_candidates(headers: Mapping[str, Sequence[str]], payload: bytes) ->
         for target, parameters in _LINK_HEADER.findall(value[:4096]):
             if _LICENSE_RELATION.search(tag_attributes(parameters.encode()).get("rel", "")):
                 yield target
-    tags = [attributes for _, attributes in _tags_that_mention(payload, payload.lower(), b"license")]
+    tags = [attributes for _, attributes in _tags_that_mention(payload, payload, b"license")]
     yield from (tag["href"] for tag in tags if "href" in tag and _LICENSE_RELATION.search(tag.get("rel", "")))
     stated = [tag.get("content", "") for tag in tags if tag.get("name", tag.get("property", "")).lower() in _META_NAMES]
     stated += [tag.get("href") or tag.get("content", "") for tag in tags if tag.get("itemprop") == "license"]

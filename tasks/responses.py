@@ -5,14 +5,13 @@ Every record ends in one of three places: kept; dropped with a reason; or quaran
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
 from infra.schema import DROPPED, QUARANTINE, RESPONSES
 from tasks.opt_out import refusals_and_licenses
-from tasks.stage import Split, conform, drop
+from tasks.stage import Split, conform, drop, replace_columns
 from tasks.transport import SourceSettings
 from tasks.warc import Broken
 
@@ -84,7 +83,7 @@ class ResponseBatch:
         """The batch as tables; a new one begins."""
         skipped = self._table(self._skipped, _SKIPPED)
         split = Split(
-            self._table(self._with_licenses(), RESPONSES),
+            self._kept_table(),
             drop(skipped, STAGE, skipped["reason"], skipped["value"], skipped["detail"]),
             {"quarantined": self._table(self._broken, QUARANTINE)},
             self._counters,
@@ -93,18 +92,25 @@ class ResponseBatch:
         self._clear()
         return split
 
-    def _with_licenses(self) -> list[dict[str, Any]]:
-        """The kept rows with what pages say on their use; a licence that the row has already stays."""
-        pages = [row for row in self._kept if row["content_type"] in HTML_TYPES]
-        headers = [
-            each for row, each in zip(self._kept, self._headers, strict=True) if row["content_type"] in HTML_TYPES
-        ]
-        payloads, urls = [row["payload"] for row in pages], [row["url"] for row in pages]
-        moments: list[datetime | None] = [row["fetched_at"] for row in pages]
-        found = refusals_and_licenses(headers, payloads, urls, moments, self._settings.opt_out_agents)
-        for row, refusal, license_address in zip(pages, *found, strict=True):
-            row["opt_out"], row["license"] = refusal, row.get("license") or license_address
-        return self._kept
+    def _kept_table(self) -> pa.Table:
+        """The kept rows with what pages say on their use; a licence that a row has already stays."""
+        table = self._table(self._kept, RESPONSES)
+        chosen = [row for row, each in enumerate(self._kept) if each["content_type"] in HTML_TYPES]
+        if not chosen:
+            return table
+        payloads = table["payload"].chunk(0)
+        refusals, licenses = refusals_and_licenses(
+            [self._headers[row] for row in chosen],
+            [self._kept[row]["payload"] for row in chosen],
+            payloads if len(chosen) == len(payloads) else payloads.take(pa.array(chosen, pa.int64())),
+            [self._kept[row]["url"] for row in chosen],
+            [self._kept[row]["fetched_at"] for row in chosen],
+            self._settings.opt_out_agents,
+        )
+        opt_out, license_address = table["opt_out"].to_pylist(), table["license"].to_pylist()
+        for row, refusal, address in zip(chosen, refusals, licenses, strict=True):
+            opt_out[row], license_address[row] = refusal, license_address[row] or address
+        return replace_columns(table, {"opt_out": opt_out, "license": license_address})
 
     def _table(self, rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         defaults = {"source": self._source, "file": self._file}
