@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from infra.schema import DOCUMENTS, RESPONSES
-from tasks.extract import ExtractSettings, clean_text, decode, extract
+from tasks.decode import decode
+from tasks.extract import ExtractSettings, clean_text, extract
 from tasks.stage import Split
 from tests.tasks.archives import page
 

@@ -1,0 +1,243 @@
+"""Guard: a function over many items, where no single item can hold or fell the process.
+
+The parsers are C and Rust code. They hold the interpreter lock while they work, so neither a thread nor a Python signal
+handler can stop them, and they abort the process when memory runs out. So a forked child works: it is handed one item
+after the other and hands back results. The kernel ends it when one item uses more processor time than it may (SIGPROF),
+or lets its allocations fail beyond a limit of address space. What is lost is one item: a new child goes on behind it.
+
+The limit of time counts the child's processor seconds, not the clock, so that a busy machine does not change a verdict.
+Failures that the items before may have had a part in (memory, crashes) are verdicts only if a fresh child meets them on
+the same item again. A fork costs some 20 ms until its memory is its own, so one child serves as many items as can be.
+"""
+
+import fcntl
+import gc
+import os
+import pickle
+import resource
+import select
+import signal
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Generic, Literal, TypeVar
+
+from infra.child import die_with_parent
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_OUT_OF_MEMORY = 71  # exit status of a child in which Python itself could not allocate
+_STALL_SECONDS = 60.0  # a child that uses no processor time for so long sleeps; parsers never do
+_LENGTH_BYTES = 8
+_PIPE_BYTES = 1 << 20  # a page or its text in one go; Linux gives a pipe 64 KiB by itself
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one item may use; None leaves it unlimited. With both None nothing is guarded, and nothing forked."""
+
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an item has no result."""
+
+    reason: Literal["timeout", "memory", "crash"]
+    value: float | None
+    """The limit that was met: seconds or bytes; the number of the signal of a crash."""
+    detail: str
+
+
+class Guard(Generic[Item, Result]):
+    """A function under limits. Its child starts with the first call, and ends with the block."""
+
+    def __init__(self, function: Callable[[Item], Result], limits: Limits) -> None:
+        self._function, self._limits = function, limits
+        self._child: Child | None = None
+
+    def __enter__(self) -> "Guard[Item, Result]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def __call__(self, item: Item) -> Result | Failure:
+        """function(item), or the Failure of an item that broke a limit or the child. Its exceptions are raised here."""
+        if self._limits == Limits() or not hasattr(os, "fork"):
+            return self._function(item)
+        while True:
+            child = self._child = self._child or Child(self._function, self._limits)
+            answer = child.ask(item)
+            if answer is not None:
+                succeeded, value = answer
+                if not succeeded:
+                    raise value
+                return value
+            self._child, failure = None, child.end()
+            if failure.reason == "timeout" or child.answers == 0:
+                return failure
+
+
+class Child:
+    """A forked process that answers one item after the other."""
+
+    def __init__(self, function: Callable[[Any], Any], limits: Limits) -> None:
+        self.answers = 0
+        self._limits, self._stalled = limits, False
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        questions, self._questions = _pipe()
+        self._answers, answers = _pipe()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            # From 3.12 on Python warns of forks of threads. The child only parses: it takes no lock of theirs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._questions)
+            os.close(self._answers)
+            _work(function, limits, questions, answers, self._errors.fileno(), parent)
+        os.close(questions)
+        os.close(answers)
+
+    def ask(self, item: Any) -> tuple[bool, Any] | None:
+        """Whether the function succeeded, and its result or exception; None if the child ended or sleeps."""
+        try:
+            _send(self._questions, item)
+        except BrokenPipeError:
+            return None
+        if not self._wait():
+            return None
+        answer = _receive(self._answers)
+        self.answers += answer is not None
+        return answer
+
+    def _wait(self) -> bool:
+        """Wait until there is something to read; False if the child has used no processor time for a long while."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        used = -1
+        while not poll.poll(_STALL_SECONDS * 1000):
+            before, used = used, _processor_ticks(self._pid)
+            if used == before:
+                self._stalled = True
+                return False
+        return True
+
+    def end(self) -> Failure:
+        """Make sure that the process is gone, and say what ended it; meaningless if that was this call."""
+        os.close(self._questions)
+        os.close(self._answers)
+        os.kill(self._pid, signal.SIGKILL)  # one that is ending already keeps the status that it has
+        _, status = os.waitpid(self._pid, 0)
+        self._errors.seek(0)
+        said = self._errors.read(4096).decode(errors="replace").strip().split("\n")[0][:200]
+        self._errors.close()
+        return self._failure(os.waitstatus_to_exitcode(status), said)
+
+    def _failure(self, code: int, said: str) -> Failure:
+        limits = self._limits
+        if code == -signal.SIGPROF:
+            return Failure("timeout", limits.cpu_seconds, f"more than {limits.cpu_seconds:g} processor seconds")
+        if self._stalled:
+            return Failure("timeout", _STALL_SECONDS, f"{_STALL_SECONDS:g} seconds without any work")
+        if code == _OUT_OF_MEMORY or "memory allocation" in said:
+            return Failure("memory", limits.memory_bytes, f"more than {limits.memory_bytes} bytes")
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return Failure("crash", abs(code), f"{name} {said}".strip())
+
+
+def _pipe() -> tuple[int, int]:
+    ends = os.pipe()
+    if sys.platform == "linux":
+        try:
+            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        except OSError:  # the system allows no more to this user: slower, no worse
+            return ends
+    return ends
+
+
+def _send(pipe: int, value: Any) -> None:
+    """Write one value, its length before it."""
+    frame = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    os.write(pipe, len(frame).to_bytes(_LENGTH_BYTES, "little"))
+    rest = memoryview(frame)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
+
+
+def _receive(pipe: int) -> Any:
+    """Read one value; None if the other side ended before the value did."""
+    header = _read(pipe, _LENGTH_BYTES)
+    frame = None if header is None else _read(pipe, int.from_bytes(header, "little"))
+    return None if frame is None else pickle.loads(frame)  # noqa: S301 - parent and child trust each other
+
+
+def _read(pipe: int, length: int) -> bytearray | None:
+    buffer, done = bytearray(length), 0
+    while done < length:
+        size = os.readv(pipe, [memoryview(buffer)[done:]])
+        if size == 0:
+            return None
+        done += size
+    return buffer
+
+
+def _work(
+    function: Callable[[Any], Any], limits: Limits, questions: int, answers: int, errors: int, parent: int
+) -> None:
+    """The child's life. Never returns: nothing of the parent's (buffers, exit handlers) may run twice."""
+    code = 1
+    try:
+        _settle(limits, errors, parent)
+        while (item := _receive(questions)) is not None:
+            if limits.cpu_seconds is not None:
+                signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
+            try:
+                answer = True, function(item)
+            except MemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the parent raises it
+                answer = False, error
+            _send(answers, answer)
+        code = 0
+    except MemoryError:
+        code = _OUT_OF_MEMORY
+    except BrokenPipeError:
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _settle(limits: Limits, errors: int, parent: int) -> None:
+    """Make a fork of a worker a process of its own: its signals, its limits, its end with the parent."""
+    signal.set_wakeup_fd(-1)  # else a signal here would wake the parent's event loop
+    for number in (signal.SIGTERM, signal.SIGPROF):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent sees Ctrl-C and ends this process
+    die_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(0)
+    os.dup2(errors, 2)
+    gc.freeze()  # else each collection would touch, and so copy, all pages of the parent
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if limits.memory_bytes is not None and sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        bound = pages * resource.getpagesize() + limits.memory_bytes
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (bound if hard < 0 else min(bound, hard), hard))
+
+
+def _processor_ticks(pid: int) -> int:
+    """Clock ticks that a process has used; -1 where it cannot be told."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return -1
+    return int(fields[11]) + int(fields[12])
