@@ -1,145 +1,207 @@
-"""Quality: the Gopher rules (Rae et al. 2021, "Scaling Language Models", table A1), as data.
+"""Quality: four families of published rules, measured once and judged as often as one likes.
 
-A *signal* is a number that a text has; a *rule* compares a signal with a setting and owns a reason code. The first
-rule that fails drops the document, and its row says the signal's value. Words are what stands between white space;
-a word made of punctuation alone is a symbol, not counted where a rule speaks of words' number and length.
+*Measuring* (`measure`) reads the texts, lets C4's line rules edit them, and gives one row of signals for each, whether
+or not a rule would drop it. *Judging* (`rules`, `verdicts`) compares signals with thresholds, so that other thresholds
+need the signals only. Ratios are float64, as they are compared; judged again from a file, they give the same verdict.
+With the default settings and `rules_language="en"`, verdict and first reason are those of datatrove 0.10.1's chain of
+GopherRepetition, GopherQuality, C4Quality (as in its FineWeb recipe) and FineWebQuality.
+
+By default a document is judged by the rules of its own language: words and sentences by spaCy's rules for it, stop
+words from spaCy's list (Gopher's for English), and thresholds of FineWeb-2 where English ones would be wrong.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from infra.settings import Settings
-from tasks.stage import Split, Stage, split_by_reason, texts
+from tasks import c4 as c4_rules
+from tasks import fineweb as fineweb_rules
+from tasks import gopher, repetition
+from tasks.c4 import C4Editing, C4Settings
+from tasks.fineweb import FineWebSettings
+from tasks.gopher import GopherQualitySettings
+from tasks.repetition import RepetitionSettings
+from tasks.rules import Rule, Verdicts, judge
+from tasks.words import word_splitter
 
-QUALITY = Stage("quality", 1)
-GOPHER = "Rae et al. 2021, table A1"
-_BULLETS = ("\u2022", "-", "\u2023", "\u25e6", "\u25aa", "*")
-_ELLIPSES = ("...", "\u2026")
-_ELLIPSIS = re.compile(r"\.\.\.|\u2026")
+RULES = (*repetition.RULES, *gopher.RULES, *c4_rules.RULES, *fineweb_rules.RULES)
+"""All rules, in datatrove's order: the first that fails gives the reason."""
+QUALITY_SIGNALS = pa.schema(
+    [
+        pa.field("rules_language", pa.string()),
+        pa.field("characters", pa.int64()),
+        pa.field("words", pa.int64()),
+        pa.field("lines", pa.int64()),
+        pa.field("sentences", pa.int64()),
+        *repetition.SIGNALS,
+        *gopher.SIGNALS,
+        *c4_rules.SIGNALS,
+        *fineweb_rules.SIGNALS,
+    ]
+)
+"""One row for each text: the language whose rules it was measured by (null: any), characters, words (symbols too),
+lines and sentences before editing, and what the rules need; null where a value is not defined."""
+OTHERS = "*"
+ENGLISH = "en"
+_AT_ONCE = 1 << 20  # characters that are worked on together
+
+
+class QualitySignalSettings(Settings):
+    """What is measured, and how the text is edited: the choices that are not thresholds."""
+
+    rules_language: str | None = Field(default=None, min_length=2)
+    """Measure every document by the rules of this language (ISO 639 code); unset means each by those of its own."""
+    c4: C4Editing = C4Editing()
+    """C4's line rules, which edit the text."""
+    stop_words: Mapping[str, tuple[str, ...]] = {ENGLISH: gopher.ENGLISH_STOP_WORDS}
+    """Stop words by language, as written in text; other languages have spaCy's. Source of the default: Gopher."""
+    short_line_length: int = Field(default=30, ge=0)
+    """Lines of at most so many characters are short (FineWeb)."""
+
+
+def published_overrides() -> dict[str, dict[str, float | None]]:
+    """Thresholds for languages other than English.
+
+    Word lengths, letters and the rules switched off are FineWeb-2's (huggingface/fineweb-2, configs and pipeline).
+    Where words have no spaces between them the unit is a character: five to nine of them are no long n-gram, and where
+    sentences have no marks, marks cannot be asked for.
+    """
+    lengths = {"de": (0, 15), "fr": (2, 11), "ru": (3, 11), "fi": (4, 13), "ar": (2, 9), "hi": (2, 21), "vi": (3, 11)}
+    letters = {"de": 0.774, "fr": 0.812, "ru": 0.713, "fi": 0.755, "ar": 0.787, "hi": 0.837, "vi": 0.803, "ta": 0.779}
+    lengths |= {"ta": (5, 37)}
+    overrides: dict[str, dict[str, float | None]] = {
+        OTHERS: {
+            "gopher_quality.min_mean_word_length": None,
+            "gopher_quality.max_mean_word_length": None,
+            "fineweb.max_short_lines": None,
+            "fineweb.max_duplicate_characters": 0.1,
+        }
+    }
+    for language, (shortest, longest) in lengths.items():
+        overrides[language] = {
+            "gopher_quality.min_mean_word_length": shortest,
+            "gopher_quality.max_mean_word_length": longest,
+            "gopher_quality.min_alphabetic_words": letters[language],
+        }
+    short = {f"gopher_repetition.max_duplicate_{n}_grams": None for n in range(5, 10)}
+    for language in ("zh", "yue", "wuu", "gan", "lzh", "ja", "my", "km"):
+        overrides[language] = {**short, "gopher_quality.min_alphabetic_words": 0.7}
+    for language in ("th", "lo", "bo", "dz"):
+        overrides[language] = {**overrides["ja"], "c4.min_sentences": None, "fineweb.min_terminal_lines": None}
+    return overrides
 
 
 class QualitySettings(Settings):
-    """Thresholds of the Gopher quality rules; an unset threshold switches its rule off."""
+    """Thresholds by family; the defaults are datatrove's FineWeb recipe. A new verdict needs the signals only."""
 
-    min_words: int | None = Field(default=50, ge=0)
-    """Fewer words: too_few_words."""
-    max_words: int | None = Field(default=100_000, ge=1)
-    """More words: too_many_words."""
-    min_mean_word_length: float | None = Field(default=3.0, ge=0)
-    """Shorter words on average: words_too_short."""
-    max_mean_word_length: float | None = Field(default=10.0, ge=0)
-    """Longer words on average: words_too_long."""
-    max_hash_ratio: float | None = Field(default=0.1, ge=0)
-    """More hash signs for each word: too_many_hashes."""
-    max_ellipsis_ratio: float | None = Field(default=0.1, ge=0)
-    """More ellipses for each word: too_many_ellipses."""
-    max_bullet_lines: float | None = Field(default=0.9, ge=0, le=1)
-    """A larger share of lines that open with a bullet: too_many_bullet_lines."""
-    max_ellipsis_lines: float | None = Field(default=0.3, ge=0, le=1)
-    """A larger share of lines that end in an ellipsis: too_many_ellipsis_lines."""
-    min_alphabetic_words: float | None = Field(default=0.8, ge=0, le=1)
-    """A smaller share of words with a letter: too_few_alphabetic_words."""
-    min_stop_words: int | None = Field(default=2, ge=0)
-    """Fewer different stop words: too_few_stop_words."""
-    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
-    """Stop words that the last rule looks for, as written."""
+    gopher_repetition: RepetitionSettings = RepetitionSettings()
+    """Repeated paragraphs, lines and n-grams."""
+    gopher_quality: GopherQualitySettings = GopherQualitySettings()
+    """Words, symbols and lines."""
+    c4: C4Settings = C4Settings()
+    """Documents that the C4 rules drop."""
+    fineweb: FineWebSettings = FineWebSettings()
+    """Lines after editing."""
+    by_language: dict[str, dict[str, float | None]] = Field(default_factory=published_overrides)
+    """Other thresholds for some languages, such as {"de": {"gopher_quality.max_mean_word_length": 15}}; null switches
+    a rule off. Those of * hold for all languages but English, and for a language's own they are the base. What is
+    set here takes the place of the default as a whole."""
 
+    @field_validator("by_language")
+    @classmethod
+    def _known_thresholds(cls, value: dict[str, dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+        known = {rule.setting for rule in RULES}
+        for language, thresholds in value.items():
+            for name in thresholds:
+                if name not in known:
+                    raise ValueError(f"{language}.{name} is no threshold; known are {', '.join(sorted(known))}")
+        return value
 
-@dataclass(frozen=True)
-class Signals:
-    """What the rules measure of one text."""
-
-    words: int
-    mean_word_length: float
-    hash_ratio: float
-    ellipsis_ratio: float
-    bullet_lines: float
-    ellipsis_lines: float
-    alphabetic_words: float
-    stop_words: int
+    def threshold(self, setting: str, language: str | None) -> float | None:
+        """A threshold for documents of a language; None switches its rule off."""
+        names = [language] if language == ENGLISH else [language, OTHERS]
+        for name in names:
+            if name is not None and setting in (own := self.by_language.get(name, {})):
+                return own[setting]
+        family, _, name = setting.partition(".")
+        return getattr(getattr(self, family), name)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A threshold setting, the signal that it bounds, from which side, and the reason code of failing it."""
-
-    setting: str
-    signal: str
-    bound: Literal["min", "max"]
-    reason: str
-    source: str = GOPHER
-
-    def fails(self, value: float, threshold: float) -> bool:
-        """Whether a signal's value lies beyond the threshold."""
-        return value < threshold if self.bound == "min" else value > threshold
-
-
-RULES = (
-    Rule("min_words", "words", "min", "too_few_words"),
-    Rule("max_words", "words", "max", "too_many_words"),
-    Rule("min_mean_word_length", "mean_word_length", "min", "words_too_short"),
-    Rule("max_mean_word_length", "mean_word_length", "max", "words_too_long"),
-    Rule("max_hash_ratio", "hash_ratio", "max", "too_many_hashes"),
-    Rule("max_ellipsis_ratio", "ellipsis_ratio", "max", "too_many_ellipses"),
-    Rule("max_bullet_lines", "bullet_lines", "max", "too_many_bullet_lines"),
-    Rule("max_ellipsis_lines", "ellipsis_lines", "max", "too_many_ellipsis_lines"),
-    Rule("min_alphabetic_words", "alphabetic_words", "min", "too_few_alphabetic_words"),
-    Rule("min_stop_words", "stop_words", "min", "too_few_stop_words"),
-)
+def measure(
+    texts: Sequence[str], languages: Sequence[str | None], settings: QualitySignalSettings
+) -> tuple[list[str], pa.Table]:
+    """Edited texts, and a row of QUALITY_SIGNALS for each; `languages` are the documents' own, None if unknown."""
+    language = settings.rules_language
+    chosen = list(languages) if language is None else [language] * len(texts)
+    edited = [""] * len(texts)
+    columns: dict[str, np.ndarray] = {name: np.full(len(texts), np.nan) for name in QUALITY_SIGNALS.names[1:]}
+    for rows in _batches(texts, chosen):
+        edits, signals = _measure_batch([texts[row] for row in rows], chosen[rows[0]], settings)
+        for row, text in zip(rows, edits, strict=True):
+            edited[row] = text
+        for name, values in signals.items():
+            columns[name][rows] = values
+    arrays = [
+        pa.array(columns[each.name], pa.float64(), from_pandas=True).cast(each.type)
+        for each in list(QUALITY_SIGNALS)[1:]
+    ]
+    return edited, pa.table([pa.array(chosen, pa.string()), *arrays], schema=QUALITY_SIGNALS)
 
 
-def quality(table: pa.Table, settings: QualitySettings) -> Split:
-    """Keep documents that pass every rule; the others carry the first rule's reason and the value that failed it."""
-    judged = [judge(text, settings) for text in texts(table)]
-    kept, dropped = split_by_reason(
-        table, QUALITY.name, [reason for reason, _ in judged], [value for _, value in judged]
-    )
-    return Split(kept, dropped)
+def _batches(texts: Sequence[str], languages: Sequence[str | None]) -> list[list[int]]:
+    """Rows of one language each, in order, together not much longer than _AT_ONCE."""
+    batches: list[list[int]] = []
+    open_batches: dict[str | None, tuple[list[int], int]] = {}
+    for row, (text, language) in enumerate(zip(texts, languages, strict=True)):
+        rows, size = open_batches.get(language, ([], _AT_ONCE))
+        if size >= _AT_ONCE:
+            batches.append(rows := [])
+            size = 0
+        rows.append(row)
+        open_batches[language] = rows, size + len(text)
+    return batches
 
 
-def judge(text: str, settings: QualitySettings) -> tuple[str | None, float | None]:
-    """Reason and value of the first rule that a text fails, or two Nones."""
-    signals = measure(text, frozenset(settings.stop_words))
+def _measure_batch(
+    texts: list[str], language: str | None, settings: QualitySignalSettings
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    splitter = word_splitter(language)
+    words = splitter.split(texts)
+    filled = words.line_ends > words.line_begins
+    signals = {
+        "characters": np.array([len(text) for text in texts], np.float64),
+        "words": np.diff(words.text_tokens),
+        "lines": words.by_text(filled),
+        "sentences": words.by_text(words.sentences * filled),
+        **repetition.measure(texts, words),
+        **gopher.measure(texts, words, language, settings.stop_words),
+    }
+    edited, edited_words, line_signals = c4_rules.measure(texts, words, splitter, settings.c4)
+    return edited, signals | line_signals | fineweb_rules.measure(edited, edited_words, settings.short_line_length)
+
+
+def rules(settings: QualitySettings, languages: Sequence[str | None]) -> list[tuple[Rule, Any]]:
+    """All rules with their thresholds: a number, None if off, or an array with one for each document (NaN if off).
+
+    `languages` are the rules' languages by document: the column `rules_language` of the signals.
+    """
+    known = sorted(set(languages), key=lambda language: language or "")
+    place = {language: index for index, language in enumerate(known)}
+    where = np.array([place[language] for language in languages], np.int64)
+    judged: list[tuple[Rule, Any]] = []
     for rule in RULES:
-        threshold, value = getattr(settings, rule.setting), getattr(signals, rule.signal)
-        if threshold is not None and rule.fails(value, threshold):
-            return rule.reason, value
-    return None, None
+        thresholds = [settings.threshold(rule.setting, language) for language in known]
+        if len(set(thresholds)) == 1:
+            judged.append((rule, thresholds[0]))
+        else:
+            judged.append((rule, np.array([np.nan if each is None else each for each in thresholds])[where]))
+    return judged
 
 
-def measure(text: str, stop_words: frozenset[str]) -> Signals:
-    """All signals of one text. Ratios are 0 for an empty text, except that it has no alphabetic words either."""
-    tokens = text.split()
-    words = [token for token in tokens if not is_symbol(token)]
-    lines = [stripped for line in text.splitlines() if (stripped := line.strip())]
-    return Signals(
-        words=len(words),
-        mean_word_length=_ratio(sum(map(len, words)), len(words)),
-        hash_ratio=_ratio(text.count("#"), len(tokens)),
-        ellipsis_ratio=_ratio(len(_ELLIPSIS.findall(text)), len(tokens)),
-        bullet_lines=_ratio(_count(lines, lambda line: line.startswith(_BULLETS)), len(lines)),
-        ellipsis_lines=_ratio(_count(lines, lambda line: line.endswith(_ELLIPSES)), len(lines)),
-        alphabetic_words=_ratio(_count(tokens, lambda token: any(map(str.isalpha, token))), len(tokens)),
-        stop_words=len(stop_words.intersection(tokens)),
-    )
-
-
-@lru_cache(maxsize=1 << 16)
-def is_symbol(token: str) -> bool:
-    """Whether a token holds punctuation and symbols only (Unicode categories P and S)."""
-    return all(unicodedata.category(character)[0] in "PS" for character in token)
-
-
-def _count(items: list[str], condition: Callable[[str], bool]) -> int:
-    return sum(map(condition, items))
-
-
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def verdicts(signals: pa.Table, settings: QualitySettings) -> Verdicts:
+    """Reason and value of the first rule that each document fails, from QUALITY_SIGNALS alone."""
+    return judge(signals, rules(settings, signals["rules_language"].to_pylist()))
