@@ -60,10 +60,10 @@ def read_linear(data: Any) -> LinearModel | None:
             return None
         position = HEADER.size
         entries, words, labels, _, pruned = DICTIONARY.unpack_from(view, position)
-        if pruned >= 0 or labels > MAX_LABELS:
-            return None
         if min(words, labels, buckets) < 0 or entries != words + labels or entries > len(view) // ENTRY_BYTES:
             raise ValueError("the dictionary's size cannot be")
+        if pruned >= 0 or labels > MAX_LABELS:
+            return None
         raw = np.frombuffer(view, np.uint8)
         hashes, starts, position = scan_dictionary(raw, position + DICTIONARY.size, entries)
         names = tuple(bytes(raw[start:end]).split(b"\0")[0].decode() for start, end in starts[words:])
