@@ -19,11 +19,9 @@ _SPELT_DOMAIN = re.compile(
     r"\w[\w-]{0,62}(?:(?:\.| {0,2}[\[({<] ?(?:dot|\.) ?[\])}>] {0,2}| dot )\w[\w-]{0,62}){1,8}", re.IGNORECASE
 )
 _DOT = re.compile(r" {0,2}[\[({<] ?(?:dot|\.) ?[\])}>] {0,2}| dot |\.", re.IGNORECASE)
-_SIGN = re.compile(r"[@＠]")  # noqa: RUF001
-_ENCODED_SIGN = re.compile(r"%40")
+_SIGNS = tuple(map(re.compile, ("@", "＠", "%40")))  # noqa: RUF001 - one by one: a literal is searched for fastest
 _SPELT_SIGN = re.compile(r"[\[({<] ?(?:at|AT|[@＠]) ?[\])}>] {0,2}")  # noqa: RUF001
-_WORD_SIGN = re.compile(r" at (?=[\w-]{1,63}(?: dot |\.\w))")
-_LOUD_SIGN = re.compile(r" AT (?=[\w-]{1,63}(?: DOT |\.\w))")
+_WORD_SIGNS = (re.compile(r" at (?=[\w-]{1,63}(?: dot |\.\w))"), re.compile(r" AT (?=[\w-]{1,63}(?: DOT |\.\w))"))
 _HEADER = re.compile(
     r"(?:^|[\n(<,;|])[ \t]*(?:from|to|cc|bcc|reply-to|sender|authors?|maintainers?|author-email|e-?mail|contact)"
     r"[ \t]*:[^\n:]{0,80}$",
@@ -46,12 +44,12 @@ def _top_level_domains() -> frozenset[str]:
 
 def find_emails(text: str) -> list[Span]:
     """Spans of e-mail addresses."""
-    signs = [sign for pattern in (_SIGN, _ENCODED_SIGN) for sign in pattern.finditer(text)]
+    signs = [sign for pattern in _SIGNS for sign in pattern.finditer(text)]
     spans = [_address(text, sign.start(), sign.end(), _DOMAIN) for sign in signs]
     for sign in _SPELT_SIGN.finditer(text):
         spaces = 2 - len(text[max(0, sign.start() - 2) : sign.start()].rstrip(" ")) if sign.start() > 1 else 0
         spans.append(_address(text, sign.start() - spaces, sign.end(), _SPELT_DOMAIN))
-    words = [sign for pattern in (_WORD_SIGN, _LOUD_SIGN) for sign in pattern.finditer(text)]
+    words = [sign for pattern in _WORD_SIGNS for sign in pattern.finditer(text)]
     spans += [_in_words(text, sign.start(), sign.end()) for sign in words]
     return in_order([span for span in spans if span])
 

@@ -131,7 +131,7 @@ def redact(table: pa.Table, settings: RedactSettings) -> Split:
     if rows:
         mask = np.zeros(table.num_rows, bool)
         mask[rows] = True
-        text = table["text"].combine_chunks()
+        text = _column(table)
         table = replace_columns(
             table, {"text": compute.replace_with_mask(text, pa.array(mask), pa.array(clean_texts, text.type))}
         )
@@ -161,16 +161,17 @@ def find_personal_data(text: str, settings: RedactSettings, language: str | None
 
 def _suspects(table: pa.Table, settings: RedactSettings) -> Iterator[tuple[int, str, list[Detector]]]:
     """Rows whose text passes a gate, with the text and the detectors of the gates that it passes."""
-    column = table["text"].combine_chunks()
-    gates = [
-        compute.match_substring_regex(column, each.gate).to_numpy(zero_copy_only=False) for each in _detectors(settings)
-    ]
-    if not gates or not table.num_rows:
-        return
-    passed = np.stack(gates).astype(bool)
+    column = _column(table)
+    passed = _gates(column, _detectors(settings))
     for row in np.flatnonzero(passed.any(axis=0)).tolist():
         detectors = _detectors(settings, table["language"][row].as_py())
         yield row, column[row].as_py(), [each for each, open_ in zip(detectors, passed[:, row], strict=True) if open_]
+
+
+def _column(table: pa.Table) -> pa.Array:
+    """The texts as one array, without a copy where they are one already."""
+    column = table["text"]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _gates(column: pa.Array, detectors: Sequence[Detector]) -> np.ndarray:
