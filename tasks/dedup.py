@@ -173,12 +173,14 @@ def _find_duplicates(
     sources = ranges(pairs.kept_paths, _PAIRS_COPIES)
     verified = runner.run(VERIFICATION, verify, sources, settings.verification, {"candidates": pairs.digest, **parents})
     survive = Survive(Shards.of(verified), tuple(shard.kept.rows for shard in signed.shards))
-    decided = runner.run(SURVIVORS, survive, ["all shards"], Settings(), {"verification": verified.digest})
+    decided = runner.run(SURVIVORS, survive, ["all shards"], Settings(), {"verification": verified.digest, **parents})
     sources = ranges(decided.kept_paths, _DECISION_COPIES)
     cluster = Cluster(library, decided.kept_paths[0])
     clusters = runner.run(CLUSTERS, cluster, sources, Settings(), {"survivors": decided.digest, **parents})
     gather = GatherDuplicates(Shards.of(clusters))
-    found = runner.run(DUPLICATES_STAGE, gather, documents.paths(), Settings(), {"clusters": clusters.digest})
+    found = runner.run(
+        DUPLICATES_STAGE, gather, documents.paths(), Settings(), {"clusters": clusters.digest, **parents}
+    )
     return [pairs, verified, decided, clusters, found]
 
 

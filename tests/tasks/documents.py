@@ -1,7 +1,11 @@
 """Stages of given documents, for tests of what comes after them."""
 
+import ast
+import sysconfig
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +15,14 @@ from infra.schema import DOCUMENTS
 from infra.store import Store
 
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@lru_cache(maxsize=1)
+def prose() -> tuple[str, ...]:
+    """English prose that every Python carries: the long docstrings of the standard library's modules."""
+    paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    texts = [ast.get_docstring(ast.parse(path.read_bytes())) or "" for path in paths]
+    return tuple(text for text in texts if len(text.split()) >= 60)
 
 
 def documents(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

@@ -11,7 +11,7 @@ from datasketch import MinHash
 
 from tasks.minhash import MinHashSettings, band_keys, minhash
 from tasks.shingles import word_characters
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 
 AWKWARD = [
     "",
