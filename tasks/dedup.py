@@ -148,17 +148,17 @@ def dedup(
     index = IndexView()
     if settings.index is not None:
         index = open_index(runner.store, settings.index, settings.signature, signed.digest, exclude)
-    duplicates = _find_duplicates(runner, signed, index, settings)
+    duplicates = find_duplicates(runner, signed, index, settings)
     removal = RemoveDuplicates(Shards.of(duplicates[-1]))
     unique = runner.run(DEDUP, removal, parent.kept_paths, settings, parents | {"duplicates": duplicates[-1].digest})
     report = dedup_report(runner.store, duplicates[-2], unique, settings.max_source_loss)
     return DedupResult((signed, *duplicates), unique, report)
 
 
-def _find_duplicates(
+def find_duplicates(
     runner: StageRunner, signed: StageManifest, index: IndexView, settings: DedupSettings
 ) -> list[StageManifest]:
-    """Run the stages between signatures and removal."""
+    """Run the stages between signatures and removal, and return their manifests in the order of HELPERS."""
     store, memory = runner.store, settings.memory_bytes
     documents = Shards.of(signed)
     library = Library(documents, index.segments)
