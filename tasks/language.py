@@ -64,7 +64,7 @@ OVERRIDES = {
 }
 """Codes that CLDR's aliases map elsewhere or not at all, as lid.176 writes them; ancient stages as the modern one."""
 
-NOT_LANGUAGE = re.compile(r"(?i:https?://|www\.)\S++|[\w.+-]++@[\w.-]++|\d++")
+NOT_LANGUAGE = re.compile(r"(?i:https?://|www\.)\S++|(?<![\w.+-])[\w.+-]++@[\w.-]++|\d++")
 """Addresses and digits."""
 
 
