@@ -211,5 +211,11 @@ def _extractor() -> TLDExtract:
 
 
 def registered_domain(host: str) -> str:
-    """The part of a host that somebody registered, such as example.co.uk; empty if there is none."""
-    return _extractor()(host).top_domain_under_public_suffix.lower()
+    """The part of a host that somebody registered, such as example.co.uk; empty if there is none.
+
+    A top-level domain that the list of public suffixes does not know counts as one, as the list's algorithm says.
+    """
+    found = _extractor()(host)
+    if found.top_domain_under_public_suffix or found.suffix or _IPV4.fullmatch(host) or ":" in host:
+        return found.top_domain_under_public_suffix.lower()
+    return ".".join(host.split(".")[-2:]) if "." in host else ""

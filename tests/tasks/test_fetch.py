@@ -17,7 +17,7 @@ from tasks.archive import sniff
 from tasks.fetch import fetch, fetch_shard, shard_paths
 from tasks.stage import StageRunner
 from tasks.transport import SourceSettings
-from tests.tasks.archives import CRAWL, http, members, page, record, response, warcinfo, write_crawl
+from tests.tasks.records import CRAWL, http, members, page, record, response, warcinfo, write_crawl
 
 HTML = page("Some words.")
 A, B, C = (response(f"http://{name}.example/", HTML + name.encode()) for name in "abc")

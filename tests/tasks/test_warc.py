@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.warc import Broken, Record, read_records, sha1_digest
-from tests.tasks.archives import http, members, record, response, warcinfo
+from tests.tasks.records import http, members, record, response, warcinfo
 
 A, B, C = (response(f"http://{name}.example/", f"<html>page {name}".encode()) for name in "abc")
 LIMIT = 1 << 20
