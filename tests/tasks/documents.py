@@ -1,6 +1,7 @@
 """Stages of given documents, for tests of what comes after them."""
 
 import ast
+import hashlib
 import sysconfig
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from infra.manifest import FileRecord, ShardRecord, StageManifest, fingerprint, 
 from infra.schema import DOCUMENTS
 from infra.store import Store
 
+Row = Mapping[str, Any]
 DATE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -52,6 +54,12 @@ def stage_of(store: Store, shards: Sequence[Sequence[Mapping[str, Any]]], batch_
         shards=tuple(records),
         digest=digest,
     )
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Digest of every file under a folder."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def kept_ids(store: Store, manifest: StageManifest) -> list[str]:

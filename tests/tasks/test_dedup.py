@@ -18,9 +18,8 @@ from tasks.dedup import DedupResult, DedupSettings, SourceLoss, alarming_sources
 from tasks.signatures import SignatureSettings
 from tasks.stage import StageRunner
 from tasks.verification import VerificationSettings
-from tests.tasks.documents import DATE, dropped_rows, kept_ids, prose, stage_of
+from tests.tasks.documents import DATE, Row, dropped_rows, kept_ids, prose, stage_of
 
-Row = dict[str, object]
 DEFAULT = DedupSettings()
 
 
