@@ -219,7 +219,7 @@ def text_features(
     """Write the rows of a text's words and n-grams, in order, to out; returns how many.
 
     A text ends with fastText's end-of-sentence word, at its end or where it spells it. Words that look like labels
-    are passed over. `recent` holds word_ngrams hashes, out at least word_ngrams * (bytes + 2) rows.
+    are passed over. `recent` holds word_ngrams hashes, out at least word_ngrams * (bytes // 2 + 2) rows.
     """
     size = 0
     seen = 0
@@ -287,7 +287,7 @@ def average_weights(
     longest = 0
     for text in range(texts):
         longest = max(longest, offsets[text + 1] - offsets[text])
-    rows = np.empty(max(word_ngrams, 1) * (longest + 2), np.int64)
+    rows = np.empty(max(word_ngrams, 1) * (longest // 2 + 2), np.int64)
     recent = np.empty(max(word_ngrams, 1), np.uint64)
     averages = np.zeros((texts, weights.shape[1]), np.float64)
     for text in range(texts):

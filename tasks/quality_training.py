@@ -321,7 +321,7 @@ def adagrad(
     longest = 0
     for text in range(len(offsets) - 1):
         longest = max(longest, offsets[text + 1] - offsets[text])
-    rows = np.empty(word_ngrams * (longest + 2), np.int64)
+    rows = np.empty(word_ngrams * (longest // 2 + 2), np.int64)
     recent = np.empty(word_ngrams, np.uint64)
     occurrences = np.zeros(len(weights), np.int32)
     for _ in range(epochs):

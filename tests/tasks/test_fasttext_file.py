@@ -1,6 +1,7 @@
 """fastText's files: the linear model in them gives the probabilities that fasttext-predict gives."""
 
 from pathlib import Path
+from typing import Any
 
 import fasttext
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from tasks.fasttext_file import probabilities, read_linear, write_linear
 from tasks.preparation import prepare
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 from tests.tasks.fasttext_models import LABELS, WORDS, random_model
 
 AWKWARD = [
@@ -27,7 +28,7 @@ AWKWARD = [
 
 
 def predicted(path: Path, texts: list[str], label: str) -> list[float]:
-    model = fasttext.load_model(str(path))
+    model: Any = fasttext.load_model(str(path))
     found = [model.predict(text.replace("\n", " "), k=-1) for text in texts]
     return [min(dict(zip(labels, values, strict=True))[label], 1.0) for labels, values in found]
 

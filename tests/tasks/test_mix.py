@@ -23,7 +23,7 @@ from tasks.mix import (
     weights_for_shares,
 )
 from tasks.stage import StageRunner
-from tests.tasks.parents import parent_of
+from tests.tasks.documents import stage_of
 
 
 def documents(count: int, source: str = "crawl", language: str | None = "en", bucket: str | None = None) -> pa.Table:
@@ -112,7 +112,7 @@ def test_batches_do_not_matter() -> None:
 
 def test_the_report_tells_every_group_before_and_after(tmp_path: Path, cluster: Cluster) -> None:
     store = Store(str(tmp_path))
-    parent = parent_of(store, [documents(2, "c", None), documents(1, "c", None)])
+    parent = stage_of(store, [documents(2, "c", None).to_pylist(), documents(1, "c", None).to_pylist()])
     given = MixSettings(weights=(MixWeight(source="c", weight=3),))
     manifest = StageRunner(store, cluster).apply(MIX, mix, parent, given)
     assert mix_report(manifest).to_pylist() == [

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from infra.errors import BadInput, DamagedData
@@ -50,9 +49,8 @@ def test_a_file_that_changes_during_a_run_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_remote_file_is_copied_while_it_is_needed() -> None:
-    with fsspec.open("memory://models/a.bin", "wb") as out:
-        out.write(b"model")
     store = Store("memory://models")
+    store.write_bytes("a.bin", b"model")
     file = ModelFile(path="a.bin").resolved(store)
     assert file.sha256 == DIGEST
     with file.local() as path:

@@ -28,7 +28,7 @@ from tasks.perplexity import PerplexitySettings, perplexity
 from tasks.preparation import prepare
 from tasks.reference import PassageSettings, ReferenceFile
 from tasks.stage import StageRunner
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 
 FILE = ReferenceFile(path="reference.jsonl")
 SETTINGS = NgramTrainingSettings(

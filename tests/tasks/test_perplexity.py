@@ -18,7 +18,7 @@ from tasks.perplexity import (
 )
 from tasks.preparation import prepare
 from tasks.reference import ReferenceFile
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 from tests.tasks.test_ngram_model import ARPA
 
 TRAINING = NgramTrainingSettings(references=(ReferenceFile(path="unused"),))

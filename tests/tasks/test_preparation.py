@@ -20,7 +20,7 @@ def words(text: str) -> str:
         ("mill水mill", "mill 水 mill"),
         ("ไทย", "ไ ท ย"),
         ("방앗간 강", "방앗간 강"),
-        ("МЕЛЬНИЦА Ünï", "мельница ünï"),  # noqa: RUF001
+        ("МЕЛЬНИЦА Ünï", "мельница ünï"),
         ("co\u00adop zero\u200bwidth", "coop zerowidth"),
         ("x😀y", "x 😀 y"),
         ("𠀀𠀁", "𠀀 𠀁"),

@@ -1,6 +1,7 @@
 """Model-based quality: scores by models that are given as files."""
 
 from pathlib import Path
+from typing import Any
 
 import fasttext
 import numpy as np
@@ -11,7 +12,7 @@ from infra.errors import BadInput
 from infra.store import Store
 from tasks.language import packaged_model
 from tasks.quality_model import QualityModelSettings, ScoreModel, resolve_models, score, score_schema
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 from tests.tasks.fasttext_models import random_model
 
 TEXTS = [*prose()[:20], "the mill\nof the river", ""]
@@ -33,7 +34,7 @@ def test_the_score_is_the_probability_of_the_label(store: Store) -> None:
     given = settings(store, ScoreModel(path="hq.bin"), ScoreModel(name="other", path="hq.bin", label="__label__cc"))
     table = score(TEXTS, ["en"] * len(TEXTS), given)
     assert table.schema == score_schema(given)
-    model = fasttext.load_model(str(store.local_path("hq.bin")))
+    model: Any = fasttext.load_model(str(store.local_path("hq.bin")))
     for name, label in (("quality", "__label__hq"), ("other", "__label__cc")):
         for value, text in zip(table[name].to_pylist(), TEXTS, strict=True):
             labels, found = model.predict(text.replace("\n", " "), k=-1)
