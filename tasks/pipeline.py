@@ -1,0 +1,158 @@
+"""Pipeline: every corpus stage in its order, from a source to token shards and a decision ledger.
+
+`build` runs each step by the function that it is given, which a flow may wrap into tasks of its own. Steps that the
+settings leave empty are left out. Files that the settings name are pinned by their content first, so that everything
+wrong with them is said before any document is read.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from infra.manifest import StageManifest, TokenizerRecord
+from infra.store import Store
+from tasks.config import CorpusSettings
+from tasks.decontaminate import decontaminate, pinned_benchmarks
+from tasks.dedup import DedupReport, dedup
+from tasks.examples import ExampleInputs, Examples, examples
+from tasks.extract import EXTRACT, extract
+from tasks.fetch import fetch
+from tasks.filters import FilterInputs, filter_documents
+from tasks.ledger import ledger
+from tasks.mix import MIX, measure_groups, mix, resolve_mix
+from tasks.ngram_training import train_ngram_model
+from tasks.profile import profile
+from tasks.quality_training import train_quality_model
+from tasks.redact import REDACT, redact
+from tasks.repeats import repeats
+from tasks.select import SELECT, resolve_lists, select
+from tasks.signals import SIGNALS, SignalSettings, pinned_signals, signals
+from tasks.stage import StageRunner
+from tasks.tokenization import tokenization
+from tasks.tokenizer import train_tokenizer
+
+logger = logging.getLogger(__name__)
+Step = Callable[..., Any]
+"""(name, function, *arguments) -> what the function returns."""
+
+
+def directly(_: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The plain step: call the function."""
+    return function(*arguments)
+
+
+@dataclass
+class Build:
+    """The stages of a corpus as they are finished."""
+
+    passed: list[StageManifest] = field(default_factory=list)
+    """The stages through which documents pass, in order, fetch first."""
+    helpers: dict[str, list[StageManifest]] = field(default_factory=dict)
+    """Stages that see no document leave, by the name of the stage that they work for."""
+    signals: SignalSettings = field(default_factory=SignalSettings)
+    """What was measured, with the models that were trained."""
+    dedup: DedupReport | None = None
+
+    def add(self, manifest: StageManifest, *helpers: StageManifest) -> StageManifest:
+        """Note a finished stage and those that worked for it."""
+        self.passed.append(manifest)
+        self.helpers[manifest.stage] = list(helpers)
+        return manifest
+
+    def stage(self, name: str) -> StageManifest:
+        """A finished stage by name."""
+        every = [*self.passed, *(each for group in self.helpers.values() for each in group)]
+        return next(each for each in every if each.stage == name)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A finished corpus."""
+
+    build: Build
+    tokenizer: TokenizerRecord
+    ledger: StageManifest
+    profile: Any
+    """pyarrow table of tasks.profile.PROFILE_SCHEMA."""
+    examples: Examples
+
+
+def pinned_corpus(settings: CorpusSettings, store: Store) -> CorpusSettings:
+    """The settings with the digest of every file that they name; BadInput if one is missing or unusable."""
+    index = pinned_benchmarks(settings.decontaminate.index)
+    return settings.model_copy(
+        update={
+            "select": resolve_lists(store, settings.select),
+            "signals": pinned_signals(settings.signals, store),
+            "decontaminate": settings.decontaminate.model_copy(update={"index": index}),
+        }
+    )
+
+
+def measure(runner: StageRunner, settings: CorpusSettings, step: Step = directly) -> Build:
+    """Read, select, extract and measure: all that needs the source. Settings are pinned."""
+    build = Build()
+    pages = build.add(step("fetch", fetch, runner, settings.source, settings.collections))
+    chosen = build.add(step("select", runner.apply, SELECT, select, pages, settings.select))
+    text = build.add(step("extract", runner.apply, EXTRACT, extract, chosen, settings.extract))
+    build.signals, trained = train_models(runner, text, settings, step)
+    build.add(step("signals", runner.apply, SIGNALS, signals, text, build.signals), *trained)
+    return build
+
+
+def train_models(
+    runner: StageRunner, text: StageManifest, settings: CorpusSettings, step: Step
+) -> tuple[SignalSettings, list[StageManifest]]:
+    """Train the models that the settings ask for, and add them to those that measure."""
+    measures, stages = settings.signals, []
+    classifiers, language_models = list(measures.models.models), list(measures.perplexity.models)
+    for training in settings.train.classifiers:
+        manifest, model = step("train classifier", train_quality_model, runner, text, training)
+        classifiers.append(model)
+        stages.append(manifest)
+    for training in settings.train.language_models:
+        manifest, model = step("train language model", train_ngram_model, runner, training)
+        language_models.append(model)
+        stages.append(manifest)
+    update = {
+        "models": measures.models.model_copy(update={"models": tuple(classifiers)}),
+        "perplexity": measures.perplexity.model_copy(update={"models": tuple(language_models)}),
+    }
+    return measures.model_copy(update=update), stages
+
+
+def refine(
+    runner: StageRunner,
+    build: Build,
+    settings: CorpusSettings,
+    exclude: tuple[str, str] | None = None,
+    step: Step = directly,
+) -> Corpus:
+    """From measured documents to token shards: all that needs no source. `exclude` is the dataset being made."""
+    measured = build.stage("signals")
+    good = build.add(step("filter", filter_documents, runner, measured, settings.filter, build.signals))
+    deduped = step("dedup", dedup, runner, good, settings.dedup, exclude)
+    unique, build.dedup = build.add(deduped.unique, *deduped.helpers), deduped.report
+    if settings.repeats.units:
+        *helpers, trimmed = step("repeats", repeats, runner, unique, settings.repeats)
+        unique = build.add(trimmed, *helpers)
+    if settings.decontaminate.index.given:
+        index, clean = step("decontaminate", decontaminate, runner, unique, settings.decontaminate)
+        unique = build.add(clean, index)
+    unique = build.add(step("redact", runner.apply, REDACT, redact, unique, settings.redact))
+    if settings.mix.weights or settings.mix.shares or settings.mix.default_weight != 1:
+        weights = settings.mix
+        if weights.shares:
+            weights = resolve_mix(weights, step("measure mixture", measure_groups, runner.store, unique))
+        unique = build.add(step("mix", runner.apply, MIX, mix, unique, weights))
+    learned, tokenizer = step("train tokenizer", train_tokenizer, runner, unique, settings.tokenizer, settings.heldout)
+    tokens = step("tokenize", tokenization, runner, unique, tokenizer, settings.heldout)
+    build.add(tokens, learned)
+    written = step("ledger", ledger, runner, build.passed, measured, build.signals)
+    profiled = step("profile", profile, runner, written, settings.report.profile)
+    inputs = ExampleInputs(
+        examples=settings.report.examples, filter=FilterInputs(filter=settings.filter, signals=build.signals)
+    )
+    shown = step("examples", examples, runner, build.passed, measured, inputs)
+    return Corpus(build, tokenizer, written, profiled, shown)
