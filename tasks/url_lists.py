@@ -30,6 +30,7 @@ from tasks.transport import SourceMissingError, SourceUnavailableError, Transpor
 
 _SCHEME = re.compile(r"^(?:[a-z][a-z0-9+.-]*+:)?//", re.I)
 _IPV4 = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
+_PLAIN_HOST = re.compile(r"[a-z0-9-]++(?:\.[a-z0-9-]++)++")
 _NOT_WORD = re.compile(r"[^a-zA-Z0-9]+")
 _MAX_LINE_BYTES = 1 << 16
 
@@ -67,6 +68,9 @@ def compile_lists(store: Store, paths: ListPaths) -> tuple[str, str]:
     hosts, urls = array("Q"), array("Q")
     for path in paths.hosts:
         for entry in list_entries(path):
+            if _PLAIN_HOST.fullmatch(entry):  # nearly all entries are
+                hosts.append(hashed(entry))
+                continue
             address, host = normal_url(entry), url_host(entry)
             if address != host:
                 urls.append(hashed(address))
@@ -153,6 +157,8 @@ def list_entries(path: str, hosts: bool = True) -> Iterator[str]:
 
 
 def _entries_of(line: str) -> Iterable[str]:
+    if _PLAIN_HOST.fullmatch(line):
+        return (line,)
     first, *rest = re.split(r"\s+#", line, maxsplit=1)[0].split()
     if rest and (_IPV4.fullmatch(first) or ":" in first):
         return (name for name in rest if "." in name and not _IPV4.fullmatch(name))
