@@ -89,9 +89,14 @@ def _host_length(candidate: str) -> int:
         letters = _LETTERS.match(pieces[index])
         ending = pieces[index] if pieces[index].lower().startswith("xn--") else letters.group() if letters else ""
         follows = pieces[index][len(ending) : len(ending) + 1]
-        if ending and follows in ("", "-", "_") and (not ending.isascii() or ending.lower() in _top_level_domains()):
+        if ending and follows in ("", "-", "_") and _is_top_level(ending.lower()):
             return dots[index - 1] + len(ending)
     return 0
+
+
+def _is_top_level(ending: str) -> bool:
+    # One in another script may imitate a Latin one (com with a Cyrillic c), as people write who hide.
+    return not ending.isascii() or ending.startswith("xn--") or ending in _top_level_domains()
 
 
 def _in_words(text: str, sign: int, after: int) -> Span | None:

@@ -233,6 +233,8 @@ NAMED = (
         r"[A-Z]{0,5}[ -]?[0-9][0-9A-Z-]{4,18}[0-9A-Z]",
         _has_digits(5),
     ),
+    # Of a notary, a physician, a driver: those of software have other shapes.
+    Named(r"[Ll]icen[cs]e", r"[A-Z]{1,3}[ -]?[0-9]{5,9}", _always),
 )
 
 _BETWEEN = (

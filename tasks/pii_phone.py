@@ -33,7 +33,7 @@ _NANP_AFTER_PLUS = re.compile(r"[+\uff0b] ?1[ .-]?(?:\([0-9]{3}\)|[0-9]{3})[ .-]
 _THOUSANDS = re.compile(r"[+\uff0b][0-9]{1,3}(?:([ .\u00a0\u202f])[0-9]{3})(?:\1[0-9]{3})*")
 _LABEL = re.compile(
     r"(?:(?:(?<![\w-])(?:tel|telephone|phone|phones|ph|mobile|mob|cell ?phone|fax|telefax|facsimile|whatsapp|hotline|"
-    r"toll[- ]free|telefon|telefonnummer|telefoon|telefono|teléfono|telefone|téléphone|tél|tlf|tfn|puh|puhelin|"
+    r"toll[- ]free|telefon|telefonnummer|telefoon|telefono|teléfono|telefone|téléphone|tél|tlf|puh|puhelin|"
     r"handy|mobil|mobiltelefon|móvil|celular|cellulare|gsm|sms|viber|telegram|rufnummer|fon|"
     r"тел|телефон|моб|факс|τηλ|טלפון|هاتف|جوال|फोन|फ़ोन|điện thoại)|โทร|電話|电话|手机|传真|전화|휴대폰)"
     r"(?: ?(?:no|nr|num|number|nummer|numéro|número|n[°º]))?[.)\]]{0,2}\s{0,2}(?:[:=：#]|is\b|at\b|-)?[\"']?\s{0,2}|"  # noqa: RUF001
@@ -42,8 +42,9 @@ _LABEL = re.compile(
 )
 _OTHER_LABEL = re.compile(
     r"(?:isbn(?:-1[03])?|issn|ean|upc|gtin|doi|arxiv|pmid|pmc|oclc|lccn|asin|sku|version|ver\.?|v|release|build|isin|"
-    r"imei|serial|s/n|part|model|patent|ref|order|invoice|ticket|bug|issue|rfc|iso|iec|din|article|art\.?|id|no\.)"
-    r"[\s:#=.(-]{0,3}$|[$€£¥₹#§]\s?$|[\w/_=&%-]$|[0-9][,.:]$",
+    r"imei|serial|s/n|part|model|patent|ref|order|invoice|ticket|bug|issue|rfc|iso|iec|din|article|art\.?|id|no\.|"
+    r"nhs(?: number)?|ssn|vat|tin|tax|account|acct|konto|kto|blz|swift|bic|uid|hrb|reg|case|docket)[\s:#=.(-]{0,3}$|"
+    r"[$€£¥₹#§]\s?$|[\w/_=&%-]$|[0-9][,.:]$",
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(
@@ -52,6 +53,7 @@ _UNIT_AFTER = re.compile(
 )
 _PLAIN = re.compile(rf"{_D}+(?:[.,]{_D}+)?|{_D}{{1,3}}(?:([., ]){_D}{{3}})(?:\\1{_D}{{3}})*")
 """Bare digits, a decimal, or a number in thousands."""
+_VERSION = re.compile(r"[0-9]\.[0-9]{1,2}\.")
 _DATE = re.compile(
     r"(?<![0-9])(?:(?:1[5-9]|20)[0-9]{2}([-./ ])(?:0?[1-9]|1[0-2])\1(?:0?[1-9]|[12][0-9]|3[01])|"
     r"(?:0?[1-9]|[12][0-9]|3[01])([-./ ])(?:0?[1-9]|[12][0-9]|3[01])\2(?:1[5-9]|20)[0-9]{2}|"
@@ -125,7 +127,12 @@ def _labelled_number(text: str, start: int, end: int, regions: Sequence[str]) ->
         number = _first(text[start:end], region, leniency)
         if number and number[0] <= 1:
             return start, start + number[1]
-    if _DATE.match(text, start) or sum(map(str.isdecimal, text[start:end])) > 15 or _UNIT_AFTER.match(text, end):
+    if (
+        _DATE.match(text, start)
+        or _VERSION.match(text, start)
+        or sum(map(str.isdecimal, text[start:end])) > 15
+        or _UNIT_AFTER.match(text, end)
+    ):
         return None
     return start, end
 

@@ -42,27 +42,29 @@ def find_coordinates(text: str) -> list[Span]:
     """Spans of street-level coordinates, latitude and longitude together."""
     spans = [match.span(1) for match in _URI.finditer(text)]
     spans += [match.span() for match in _SEXAGESIMAL.finditer(text)]
-    spans += [span for match in _PAIR.finditer(text) if (span := _pair(text, match))]
+    spans += [span for match in _PAIR.finditer(text) for span in _pair(text, match)]
     return in_order(spans)
 
 
-def _pair(text: str, match: re.Match[str]) -> Span | None:
-    """The span of a pair of decimals that is a place, with its sign."""
+def _pair(text: str, match: re.Match[str]) -> list[Span]:
+    """The span of a pair of decimals that is a place, with its sign; both alone where the second has its own label."""
     start, end = match.start(), match.end()
     if start and text[start - 1] in "-+\u2212":
         start -= 1
     first, second = (_number(text, where) for where in (start, match.start("second")))
     if max(first, second) > 180 or min(first, second) > 90:
-        return None
-    if (match["north"] and match["east"]) or re.search(r"lo?ng?", match["between"], re.IGNORECASE):
-        return start, end
+        return []
+    if re.search(r"lo?ng?", match["between"], re.IGNORECASE):
+        return [(start, match.start("between")), (match.start("second"), end)]
+    if match["north"] and match["east"]:
+        return [(start, end)]
     if _LIST_BEFORE.search(text, max(0, start - 8), start) or _LIST_AFTER.match(text, end):
-        return None
+        return []
     if labelled(_LABEL, text, start, 30):
-        return start, end
+        return [(start, end)]
     # GeoJSON's order, longitude first, is taken only where a label stands by.
     whole = first <= 90 and min(first, second) >= 1 and max(first, second) >= 10
-    return (start, end) if whole and match["between"].strip() == "," else None
+    return [(start, end)] if whole and match["between"].strip() == "," else []
 
 
 def _number(text: str, start: int) -> float:

@@ -2,7 +2,7 @@
 
 Services give their keys a beginning and a length of their own (as published by them and by GitHub's secret scanning);
 assignments to a name such as `password` count where the value looks random. What is evidently a placeholder
-(`AKIAIOSFODNN7EXAMPLE`, `sk-xxxxxxxx`) stays.
+(`sk-xxxxxxxxxxxxxxxxxxxx`, `password="your-password"`) stays.
 """
 
 import re
@@ -73,6 +73,8 @@ _BARE = re.compile(r"(?=[^a-z]*[a-z])(?=[^0-9]*[0-9])(?=[^A-Z!@#$%^&*?]*[A-Z!@#$
 """What a value without quotes has, so that dates and versions are none: a small letter, a digit, a capital or sign."""
 _SQL = re.compile(r"\bIDENTIFIED BY (?P<quote>[\"'])(?P<value>[^\s\"']{6,200})(?P=quote)", re.IGNORECASE)
 _HTTP = re.compile(r"\b(?:Bearer|Basic) (?P<value>[0-9A-Za-z+/._~-]{16,2000}={0,2})", re.IGNORECASE)
+_BLANK = re.compile(r"xxxx|\*\*\*|\.\.\.|your|placeholder", re.IGNORECASE)
+"""What stands where a key is to be filled in."""
 _PLACEHOLDER = re.compile(
     r"example|sample|placeholder|your|xxxx|\*\*\*|\.\.\.|changeme|dummy|redacted|insert|replace|<|>|\$\{|%\(|%s(?![A-Za-z0-9])|"
     r"0123456789|1234567|abcdef|test[-_]?(?:key|token|secret)|secret[-_]?key|os\.environ|process\.env",
@@ -117,7 +119,7 @@ def _is_key(candidate: str) -> bool:
     """Whether a token with a service's beginning is more than a placeholder or some words with hyphens."""
     body = re.split(r"[-_.]", candidate, maxsplit=1)[-1]
     mixed = any(map(str.isdigit, body)) or (not body.islower() and not body.isupper())
-    return mixed and len(set(body)) >= _FEWEST_CHARACTERS and _PLACEHOLDER.search(candidate) is None
+    return mixed and len(set(body)) >= _FEWEST_CHARACTERS and _BLANK.search(candidate) is None
 
 
 def looks_random(value: str) -> bool:

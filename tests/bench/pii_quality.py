@@ -1,17 +1,19 @@
 """How well personal data is found: a Markdown table of recall and precision by kind, and what is found where none is.
 
-    python -m tests.bench.pii_quality ../shared/data [--errors KIND] [--manuals]
+    python -m tests.bench.pii_quality ../shared/data [--errors KIND]
 
 Recall: annotated spans of a kind that a find of that kind covers wholly, of all such spans. Precision: finds of a kind
-that touch an annotation of it, of all its finds. Private and documentation IP addresses are not personal and count
-neither way. The kinds that the annotated records lack are measured on values made here, in sentences with and without
-labels, against as many with a wrong digit. Finds per million characters are counted in Python's PEPs and in the
-software manuals of the crawl mirror, where e-mail addresses of authors are genuine.
+that touch an annotation of it, of all its finds but those that the records leave unannotated though a field name
+stands before (`Phone: ...`), which have their own column. Private and documentation IP addresses are not personal and
+count neither way. Kinds that the annotated records lack are measured on values made here, in sentences with and
+without labels, against as many with a wrong digit. Finds are counted in Python's PEPs and in the software manuals of
+the crawl mirror, where e-mail addresses of authors are genuine.
 """
 
 import argparse
 import gzip
 import json
+import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,10 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+from resiliparse.extract.html2text import extract_plain_text
+
 from tasks.extract import decode
 from tasks.pii import Span
 from tasks.pii_network import find_ips
 from tasks.redact import RedactSettings, find_personal_data
+from tests.bench.pii_values import make
 
 ANNOTATED = {
     "email": ("EMAIL_ADDRESS",),
@@ -45,6 +51,9 @@ ANNOTATED = {
 """Types of the annotated records by our kinds."""
 
 
+FIELD_NAME = re.compile(r"(?:phone|mac|api[_-]?key|token|pass(?:word)?|ssn|e-?mail)\W{1,4}$", re.IGNORECASE)
+
+
 @dataclass
 class Score:
     """Counts of one kind."""
@@ -53,6 +62,7 @@ class Score:
     covered: int = 0
     finds: int = 0
     right: int = 0
+    unannotated: int = 0
     missed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
 
@@ -90,8 +100,21 @@ def score_record(record: dict[str, Any], settings: RedactSettings, scores: dict[
             touched = any(start < each["end"] and each["start"] < end for each in marked)
             scores[kind].finds += 1
             scores[kind].right += touched
-            if not touched:
+            if not touched and FIELD_NAME.search(text, max(0, start - 16), start):
+                scores[kind].unannotated += 1
+            elif not touched:
                 scores[kind].wrong.append(around(text, (start, end)))
+
+
+def score_values(settings: RedactSettings, number: int = 100) -> dict[str, tuple[int, int, int]]:
+    """For each sort of values made here: how many, how many of them found, and how many wrong ones found."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for sort, value, text, wrong in make(number):
+        found = {text[slice(*span)] for span, kind in find_personal_data(text, settings) if kind == sort.kind}
+        mistaken = wrong is not None and any(kind == sort.kind for _, kind in find_personal_data(wrong, settings))
+        for index, counted in enumerate((1, value in found, mistaken)):
+            counts[f"{sort.kind}: {sort.name}"][index] += counted
+    return {name: (count[0], count[1], count[2]) for name, count in counts.items()}
 
 
 def around(text: str, span: Span) -> str:
@@ -122,9 +145,6 @@ def read_lines(file: Path) -> Iterator[str]:
 
 def read_manuals(mirror: Path) -> Iterator[str]:
     """Main texts of the software manuals of a crawl mirror."""
-    from fastwarc.warc import ArchiveIterator, WarcRecordType  # noqa: PLC0415 - only this needs it
-    from resiliparse.extract.html2text import extract_plain_text  # noqa: PLC0415
-
     for file in sorted((mirror / "crawl-data").glob("CC-MAIN-2026-91/segments/*/warc/*.warc.gz")):
         with file.open("rb") as source:
             for record in ArchiveIterator(source, record_types=WarcRecordType.response):
@@ -140,15 +160,21 @@ def main() -> None:
     settings = RedactSettings(kinds=(*RedactSettings().kinds, "birth_date"))
     write = sys.stdout.write
     scores = score_records(options.data / "pii", settings)
-    write("| kind | annotated | recall | finds | precision |\n|---|---:|---:|---:|---:|\n")
+    write("| kind | annotated | recall | finds | not annotated | precision |\n|---|---:|---:|---:|---:|---:|\n")
     for kind, types in ANNOTATED.items():
         for name in (kind, *types):
             score = scores.get(name, Score())
             if score.annotated and (name == kind or len(types) > 1):
-                precision = f"{score.right / score.finds:.3f}" if score.finds else ""
+                judged = score.finds - score.unannotated
+                precision = f"{score.right / judged:.3f}" if judged else ""
                 recall = f"{score.covered / score.annotated:.3f}"
                 finds = score.finds or ""
-                write(f"| {name} | {score.annotated} | {recall} | {finds} | {precision} |\n")
+                write(
+                    f"| {name} | {score.annotated} | {recall} | {finds} | {score.unannotated or ''} | {precision} |\n"
+                )
+    write("\n| values made here | values | recall | wrong ones found |\n|---|---:|---:|---:|\n")
+    for name, (values, found, mistaken) in score_values(settings).items():
+        write(f"| {name} | {values} | {found / values:.3f} | {mistaken} |\n")
     write("\n| where little is personal | million characters | finds by kind |\n|---|---:|---|\n")
     sources = {
         "PEPs": read_lines(options.data / "text" / "peps.jsonl.gz"),
