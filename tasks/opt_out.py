@@ -225,7 +225,7 @@ def _license_candidates(headers: Mapping[str, Sequence[str]], payload: bytes) ->
     stated += [tag.get("href") or tag.get("content", "") for tag in tags if tag.get("itemprop") == "license"]
     place = max(0, payload.find(b'"license"'))
     stated += [match.decode("utf-8", "replace") for match in _JSON_LICENSE.findall(payload[place : place + 4096])[:1]]
-    yield from (address for address in stated if address.lower().startswith(("http://", "https://")))
+    yield from (address for address in stated if address.lower().startswith(("http://", "https://", "//")))
     links = {normal_license(tag["href"], None) for tag in tags if "creativecommons.org/" in tag.get("href", "")}
     if len(links) == 1:
         yield from (address for address in links if address)
