@@ -10,6 +10,7 @@ Failures that the items before may have had a part in (memory, crashes) are verd
 the same item again. A fork costs some 20 ms until its memory is its own, so one child serves as many items as can be.
 """
 
+import faulthandler
 import fcntl
 import gc
 import os
@@ -30,7 +31,6 @@ from infra.child import die_with_parent
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _OUT_OF_MEMORY = 71  # exit status of a child in which Python itself could not allocate
-_STALL_SECONDS = 60.0  # a child that uses no processor time for so long sleeps; parsers never do
 _LENGTH_BYTES = 8
 _PIPE_BYTES = 1 << 20  # a page or its text in one go; Linux gives a pipe 64 KiB by itself
 
@@ -41,6 +41,13 @@ class Limits:
 
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
+    stall_seconds: float = 60.0
+    """A child that uses no processor time for so long sleeps, which parsers never do; it is no limit of its own."""
+
+    @property
+    def guarding(self) -> bool:
+        """Whether there is anything to guard."""
+        return self.cpu_seconds is not None or self.memory_bytes is not None
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class Guard(Generic[Item, Result]):
 
     def __call__(self, item: Item) -> Result | Failure:
         """function(item), or the Failure of an item that broke a limit or the child. Its exceptions are raised here."""
-        if self._limits == Limits() or not hasattr(os, "fork"):
+        if not self._limits.guarding or not hasattr(os, "fork"):
             return self._function(item)
         while True:
             child = self._child = self._child or Child(self._function, self._limits)
@@ -81,7 +88,7 @@ class Guard(Generic[Item, Result]):
                     raise value
                 return value
             self._child, failure = None, child.end()
-            if failure.reason == "timeout" or child.answers == 0:
+            if child.answers == 0 or (failure.reason == "timeout" and failure.value == self._limits.cpu_seconds):
                 return failure
 
 
@@ -123,7 +130,7 @@ class Child:
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
         used = -1
-        while not poll.poll(_STALL_SECONDS * 1000):
+        while not poll.poll(self._limits.stall_seconds * 1000):
             before, used = used, _processor_ticks(self._pid)
             if used == before:
                 self._stalled = True
@@ -146,7 +153,7 @@ class Child:
         if code == -signal.SIGPROF:
             return Failure("timeout", limits.cpu_seconds, f"more than {limits.cpu_seconds:g} processor seconds")
         if self._stalled:
-            return Failure("timeout", _STALL_SECONDS, f"{_STALL_SECONDS:g} seconds without any work")
+            return Failure("timeout", limits.stall_seconds, f"{limits.stall_seconds:g} seconds without any work")
         if code == _OUT_OF_MEMORY or "memory allocation" in said:
             return Failure("memory", limits.memory_bytes, f"more than {limits.memory_bytes} bytes")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -224,6 +231,7 @@ def _settle(limits: Limits, errors: int, parent: int) -> None:
     die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the line above
         os._exit(0)
+    faulthandler.disable()  # a crash is the row's matter, not the log's
     os.dup2(errors, 2)
     gc.freeze()  # else each collection would touch, and so copy, all pages of the parent
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
