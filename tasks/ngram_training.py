@@ -51,8 +51,8 @@ class NgramTrainingSettings(FileSettings):
     """How long texts are cut before some are chosen."""
     order: int = Field(default=3, ge=2, le=5)
     """Words in the longest n-gram."""
-    sample_bytes: int = Field(default=100_000_000, ge=1_000)
-    """Text to learn from at most; pieces are chosen by hash."""
+    sample_bytes: int = Field(default=50_000_000, ge=1_000)
+    """Text to learn from at most, in pieces chosen by hash. Learning takes about 40 bytes of memory for each."""
     min_count: int = Field(default=2, ge=1)
     """Words seen less often are unknown ones, from which the model learns what unknown words are like."""
     prune: int = Field(default=2, ge=1)

@@ -1,8 +1,11 @@
 """Perplexity under small n-gram models as a signal: how surprising a text is to a model of well-written text.
 
-    perplexity                  per word, line ends counted as words and unknown words as <unk>: kenlm's number
-    perplexity_bits_per_byte    of the text as prepared, the spelling of unknown words included; models of ours only
+    perplexity                  per word, line ends counted as words
+    perplexity_bits_per_byte    of the text as prepared; models of ours only
     perplexity_unknown_words    share of words that the model does not know
+
+Models of ours charge for the spelling of unknown words. ARPA models count each as <unk>, which is kenlm's number, and
+which makes text of unknown words only (garbled, or of another language) look natural: <unk> follows <unk> easily.
 
 Low is like the reference. Wenzek et al. 2020 (CCNet) keep it as a signal and cut each language at its 30th and 60th
 percentile into head, middle and tail: see tasks.buckets.
@@ -84,7 +87,9 @@ def per_text(scores: TextScores, spelled: bool) -> tuple[np.ndarray, np.ndarray,
     words = np.where(scores.words > 0, scores.words, np.nan)
     bits = -scores.log_probability / np.log10(2.0)
     sizes = np.where(scores.words > 0, scores.size + 1.0, np.nan)  # the last line ends too
-    per_byte = (bits + scores.spelling_bits) / sizes if spelled else np.full(len(words), np.nan)
+    if spelled:
+        bits = bits + scores.spelling_bits
+    per_byte = bits / sizes if spelled else np.full(len(words), np.nan)
     return np.exp2(np.minimum(bits / words, MAX_BITS)), per_byte, scores.unknown / words
 
 
