@@ -56,7 +56,7 @@ asked. `language_characters` counts the characters that were read, after cleanin
 
 UNDETERMINED = "und"
 NO_LANGUAGE = "zxx"
-MODEL_LABELS = 12  # of the model's labels are weighed; the rest share about nothing
+MOST_LABELS = 12  # of an opinion are weighed; the rest share about nothing
 KNOWS_BETTER = 0.5  # the model is more likely right than not about a language that the opinion does not know
 OVERRIDES = {
     **{"tgl": "tl", "fil": "tl", "hbs": "sh", "bih": "bh", "pbt": "ps", "quy": "qu", "gug": "gn", "uzs": "uz"},
@@ -209,7 +209,7 @@ def _probabilities(model: _Model, line: str) -> dict[str, float]:
     """The model's probabilities by code; empty for a text without words."""
     found: dict[str, float] = {}
     if line:
-        for name, probability in zip(*model.predict(line, k=MODEL_LABELS), strict=True):
+        for name, probability in zip(*model.predict(line, k=MOST_LABELS), strict=True):
             code = language_code(name)
             found[code] = min(found.get(code, 0.0) + float(probability), 1.0)
     return found
@@ -237,7 +237,7 @@ class _Identifier(NamedTuple):
 def _opinion(line: str) -> dict[str, float]:
     """py3langid's probabilities by code, but for its `zxx`: that a text is code is no opinion on its language."""
     found: dict[str, float] = {}
-    for name, probability in _identifier().rank(line):
+    for name, probability in _identifier().rank(line)[:MOST_LABELS]:
         if name != NO_LANGUAGE:
             code = _standard(name)
             found[code] = found.get(code, 0.0) + probability
