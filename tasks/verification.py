@@ -162,8 +162,9 @@ def similarities(values: Any, offsets: Any, sizes: Any, left: Any, right: Any, c
                 a += 1
                 b += 1
         jaccard = shared / union if union else 0.0
-        if contained:
-            total, fewer = sizes[one] + sizes[two], min(sizes[one], sizes[two])
-            result[pair] = min(1.0, jaccard / (1 + jaccard) * total / fewer) if fewer else 0.0
-        else:
-            result[pair] = jaccard
+        result[pair] = jaccard
+        total, fewer = sizes[one] + sizes[two], max(min(sizes[one], sizes[two]), 1)
+        if contained and union == total - shared:
+            result[pair] = shared / fewer
+        elif contained:
+            result[pair] = min(1.0, jaccard / (1 + jaccard) * total / fewer)
