@@ -1,5 +1,6 @@
 """Collections read: the files of a shard become batches of responses, each document with where it stands."""
 
+import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -49,7 +50,7 @@ def _read_file(
     name = file["file"]
     if licenses is not None and (refusal := refusal_by_name(name, file["bytes"], collection.code)) is not None:
         return batch.skip(_row(collection, name, Item(0, b"")), *refusal)
-    with open_source(file["path"], source.transport) as stream:
+    with open_source(os.fsdecode(file["path"]), source.transport) as stream:
         if collection.format in ("warc", "wet"):
             place = f"{collection.name}:{name}"
             return (yield from read_archive(stream, batch, source, collection.format, place))
@@ -109,7 +110,7 @@ def _folder_licenses(files: pa.Table, source: SourceSettings) -> FolderLicenses:
     for row in rows:
         folder, _, name = row["file"].rpartition("/")
         if row["digest"] is not None and is_license_file(name):
-            paths.setdefault(folder, row["path"])
+            paths.setdefault(folder, os.fsdecode(row["path"]))
 
     def read(path: str) -> bytes:
         with open_source(path, source.transport) as stream:

@@ -47,12 +47,12 @@ _FILES = pa.schema(
         pa.field("shard", pa.large_string(), nullable=False),
         pa.field("collection", pa.string(), nullable=False),
         pa.field("file", pa.large_string(), nullable=False),
-        pa.field("path", pa.large_string(), nullable=False),
+        pa.field("path", pa.large_binary(), nullable=False),
         pa.field("bytes", pa.int64(), nullable=False),
         pa.field("digest", pa.string()),
     ]
 )
-"""`path` is where the file is now; `digest` is null for one that is not to be read."""
+"""`path` is where the file is now, in the file system's own bytes; `digest` is null for one that is not to be read."""
 
 
 class CollectionSettings(Settings):
@@ -127,7 +127,7 @@ def list_collections(store: Store, collections: Sequence[CollectionSettings], so
 
 
 def _described(file: FoundFile) -> dict[str, Any]:
-    return {"path": file.path, "bytes": file.bytes, "digest": file.digest}
+    return {"path": os.fsencode(file.path), "bytes": file.bytes, "digest": file.digest}
 
 
 def _shards(collection: CollectionSettings, files: list[FoundFile]) -> Iterator[tuple[str, list[FoundFile]]]:
