@@ -136,13 +136,14 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path, ending: str, p
     (tmp_path / f"b.jsonl.{ending}").write_bytes(packed[: len(packed) // 2] + b"\xff" * 1000)
     (tmp_path / f"c.jsonl.{ending}").write_bytes(pack(lines({"text": "sound"})))
     read = Read(tmp_path, paths=[str(tmp_path)])
-    found = [(file, reason) for file, _, reason in read.broken]
-    assert found == [(f"a.jsonl.{ending}", f"{ending}_truncated"), (f"b.jsonl.{ending}", f"{ending}_corrupt")]
-    counts = [sum(row["file"].startswith(name) for row in read.rows) for name in "abc"]
-    assert 5_000 < counts[0] < 8_001
-    assert 2_000 < counts[1] < 6_001
-    assert counts[2] == 1
-    assert read.broken[0][1] == len(lines(*rows[: counts[0]]))
+    reasons = {name: [reason for file, _, reason in read.broken if file.startswith(name)] for name in "abc"}
+    assert (reasons["a"], reasons["c"]) == ([f"{ending}_truncated"], [])
+    assert reasons["b"][-1] in (f"{ending}_corrupt", f"{ending}_truncated")  # noise may come before it is noticed
+    for name, least in (("a", 4000), ("b", 2000)):
+        kept = [row["payload"].decode() for row in read.rows if row["file"].startswith(name)]
+        assert len(kept) >= least
+        assert kept == [row["text"] for row in rows[: len(kept)]]
+    assert [row["payload"] for row in read.rows if row["file"].startswith("c")] == [b"sound"]
 
 
 def test_a_missing_column_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
