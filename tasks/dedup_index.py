@@ -123,10 +123,12 @@ def open_index(
     records = retirements(store, name)
     whole = {each for record in records for each in record.segments}
     seen = [segment for segment in seen if segment.name not in whole]
-    refs = [[segment.digest, [list(record.refs.get(segment.name, ())) for record in records]] for segment in seen]
+    content = []
+    for segment in seen:
+        refs = {ref for record in records for ref in record.refs.get(segment.name, ())}
+        content.append([segment.name, segment.digest, sorted(refs)])
     places = tuple(Segment(each.dataset, each.version, Shards(_folder(name, each), len(each.parts))) for each in seen)
-    digest = fingerprint(segments=[[digest, sorted({ref for part in parts for ref in part})] for digest, parts in refs])
-    return IndexView(name, places, len(records), digest if places else "")
+    return IndexView(name, places, len(records), fingerprint(segments=content) if places else "")
 
 
 def _folder(name: str, segment: SegmentManifest) -> str:
