@@ -7,6 +7,7 @@ import lzma
 import os
 import random
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_every_compression_by_its_ending(tmp_path: Path) -> None:
     assert read.broken == []
 
 
-@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", partial(lzma.compress, preset=0))])
 def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path, ending: str, pack: Any) -> None:
     noise = random.Random(5)
     rows = [{"text": f"{n} " + noise.randbytes(100).hex()} for n in range(12_000)]
