@@ -16,6 +16,7 @@ import trafilatura
 from ftfy.badness import is_bad
 from pydantic import Field
 from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html.exception import HTMLParserException
 from trafilatura.deduplication import LRUCache
 
 from infra.schema import DOCUMENTS, PROVENANCE
@@ -142,7 +143,7 @@ def _is_too_large(page: Page, settings: ExtractSettings) -> bool:
 
 
 def extract_page(page: Page, settings: ExtractSettings) -> Extraction:
-    """The text of one page, or why it has none. Running out of memory is the caller's matter."""
+    """The text of one page, or why it has none. MemoryError if there is not enough for it."""
     size = len(page.payload)
     if _is_too_large(page, settings):
         return Extraction(None, "page_too_large", size)
@@ -155,6 +156,8 @@ def extract_page(page: Page, settings: ExtractSettings) -> Extraction:
             text = page_text(text, settings)
     except MemoryError:
         raise
+    except HTMLParserException as error:  # any bytes are HTML: it fails only if it cannot allocate
+        raise MemoryError from error
     except Exception as error:  # noqa: BLE001 - a page that breaks a parser must not break the shard; the row says why
         return Extraction(None, "extraction_failed", None, f"{type(error).__name__}: {error}")
     too_long = settings.max_characters is not None and len(text) > settings.max_characters

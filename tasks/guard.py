@@ -78,7 +78,10 @@ class Guard(Generic[Item, Result]):
     def __call__(self, item: Item) -> Result | Failure:
         """function(item), or the Failure of an item that broke a limit or the child. Its exceptions are raised here."""
         if not self._limits.guarding or not hasattr(os, "fork"):
-            return self._function(item)
+            try:
+                return self._function(item)
+            except MemoryError:
+                return Failure("memory", None, "more memory than there is")
         while True:
             child = self._child = self._child or Child(self._function, self._limits)
             answer = child.ask(item)
