@@ -1,7 +1,6 @@
 """Signatures are datasketch's, and shingles are those of the words that Python's own rules find."""
 
 import re
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,6 @@ import xxhash
 from datasketch import MinHash
 
 from tasks.minhash import MinHashSettings, band_keys, minhash
-from tasks.shingles import word_characters
 from tests.tasks.documents import prose
 
 AWKWARD = [
@@ -50,15 +48,6 @@ def test_signatures_and_shingles_equal_those_made_the_plain_way(settings: MinHas
         assert signed.distinct[row] == len(expected)
         found = signed.shingles[signed.offsets[row] : signed.offsets[row + 1]]
         assert found.tolist() == sorted(map(xxhash.xxh64_intdigest, expected))
-
-
-def test_every_character_is_lowered_and_classed_as_python_does() -> None:
-    every = "".join(map(chr, [*range(0xD800), *range(0xE000, sys.maxunicode + 1)]))
-    signed = minhash(
-        pa.chunked_array([pa.array([every, every.replace("Σ", "")], pa.large_string())]), MinHashSettings()
-    )
-    assert signed.words.tolist() == [len(re.findall(r"\w+", each.lower())) for each in (every, every.replace("Σ", ""))]
-    assert word_characters()[ord("A")] == ord("a")
 
 
 def test_of_a_long_text_the_smallest_hashes_are_kept() -> None:
