@@ -128,6 +128,12 @@ def _has_digits(fewest: int) -> Check:
 _NINO = r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]"
 _TRIPLES = r"[0-9]{3}[ .-]?[0-9]{3}[ .-]?[0-9]{3}"
 
+
+def _spaced(expression: str) -> str:
+    """An expression whose spaces may be no-break spaces; a class with a space has it first."""
+    return expression.replace("[ ", "[\0").replace(" ", "[ \u00a0]").replace("[\0", "[ \u00a0")
+
+
 SHAPED = (
     Shaped(r"[0-9]{3}-[0-9]{2}-[0-9]{4}", _any_of(ssn.is_valid, itin.is_valid)),
     Shaped(r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}", cpf.is_valid),
@@ -136,7 +142,7 @@ SHAPED = (
     Shaped(r"756\.[0-9]{4}\.[0-9]{4}\.[0-9]{2}", ahv.is_valid),
     Shaped(r"[0-9]{6}-[1-8][0-9]{6}", rrn.is_valid),
     Shaped(r"[0-9]{6}[+-][0-9]{4}", _any_of(personnummer.is_valid, kennitala.is_valid)),
-    Shaped(r"(?:19|20)[0-9]{6}-[0-9]{4}", personnummer.is_valid),
+    Shaped(r"(?:19[0-9]|200)[0-9]{5}-[0-9]{4}", personnummer.is_valid),
     Shaped(r"[0-9]{6}/[0-9]{4}", rc.is_valid),
     Shaped(r"[0-9]{6}[A-FU-Y+-][0-9]{3}[0-9A-FHJ-NPR-Y]", hetu.is_valid),
     Shaped(r"[0-9]{6} ?[0-9]{5}", fodselsnummer.is_valid),
@@ -218,7 +224,7 @@ NAMED = (
         r"|(?:ID|[Ii]dentity|[Ii]dentification|IDENTITY)[ -](?:[Cc]ard|CARD)|[Tt]ax(?:payer)? ID"
         r"|[Ii]dentity [Dd]ocument"
         r"|[Pp]ersonalausweis(?:nummer)?|[Cc]arte (?:nationale )?d'identité|[Cc]arta d'identità|[Dd]owód osobisty",
-        r"[A-Z]{0,4}[ -]?[0-9][0-9A-Z -]{4,18}[0-9A-Z]",
+        r"[A-Z]{0,4}[ -]?[0-9][ 0-9A-Z-]{4,18}[0-9A-Z]",
         _has_digits(5),
     ),
     Named(
@@ -243,23 +249,26 @@ _BETWEEN = (
 )
 _WIDELY = r"[^0-9]{0,60}?(?<![0-9A-Za-z-])"
 _AFTER = r"(?![0-9A-Za-z_]|[-/+][0-9A-Za-z]|[.,][0-9])"
-_START = re.compile(r"[0-9A-Z](?<![0-9A-Za-z_./#+-][0-9A-Z])(?<![0-9],[0-9A-Z])(?=(?:[ ./+-]?[0-9A-Z]){7})")
+_START = re.compile(r"[0-9A-Z](?<![0-9A-Za-z_./#+-][0-9A-Z])(?<![0-9],[0-9A-Z])(?=(?:[ \u00a0./+-]?[0-9A-Z]){7})")
 """Where eight digits and capitals or more begin: most texts have few such places."""
-_SHAPED = re.compile("(?:" + "|".join(f"(?P<s{i}>{each.shape})" for i, each in enumerate(SHAPED)) + ")" + _AFTER)
-_LABELS = re.compile("(?<![A-Za-z])(?:" + "|".join(each.label for each in NAMED) + ")s?(?![A-Za-z])")
+_SHAPED = re.compile(
+    "(?:" + "|".join(f"(?P<s{i}>{_spaced(each.shape)})" for i, each in enumerate(SHAPED)) + ")" + _AFTER
+)
+_LABELS = re.compile("(?<![A-Za-z])(?:" + "|".join(_spaced(each.label) for each in NAMED) + ")s?(?![A-Za-z])")
 _NAMED = tuple(
     re.compile(
-        rf"(?:{each.label})s?(?![A-Za-z]){_WIDELY if each.near else _BETWEEN}(?P<value>{each.shape})(?![0-9A-Za-z])"
+        rf"(?:{_spaced(each.label)})s?(?![A-Za-z]){_WIDELY if each.near else _BETWEEN}"
+        rf"(?P<value>{_spaced(each.shape)})(?![0-9A-Za-z])"
     )
     for each in NAMED
 )
-_NUMBER = re.compile(r"[0-9](?:[ ./-]?[0-9]){3,}+")
+_NUMBER = re.compile(r"[0-9](?:[ \u00a0./-]?[0-9]){3,}+")
 _REACH = 80
 """Characters before a number in which its label begins."""
 
 _GATE = (
-    "(?:^|[^0-9A-Za-z])(?:" + "|".join(each.shape for each in SHAPED) + ")(?:$|[^0-9A-Za-z])|"
-    "(?:^|[^A-Za-z])(?:" + "|".join(each.label for each in NAMED) + ")s?(?:[^A-Za-z0-9][^0-9]{0,60})?[0-9]"
+    "(?:^|[^0-9A-Za-z])(?:" + "|".join(_spaced(each.shape) for each in SHAPED) + ")(?:$|[^0-9A-Za-z])|"
+    "(?:^|[^A-Za-z])(?:" + "|".join(_spaced(each.label) for each in NAMED) + ")s?(?:[^A-Za-z0-9][^0-9]{0,60})?[0-9]"
 )
 
 

@@ -8,7 +8,7 @@ from stdnum import bitcoin, iban, luhn
 from tasks.pii import Detector, Span, compact, in_order, labelled
 
 _CARD_GATE = r"[0-9](?:[ \x{a0}-]?[0-9]){12}"
-_CARD = re.compile(r"[0-9](?<![\d.,][0-9])(?:[ \u00a0-]?[0-9]){12,}+(?!\d|[.,]\d)")
+_CARD = re.compile(r"[0-9](?<![\d.,][0-9])(?:[ \u00a0-]?[0-9]){12,}(?!\d|[.,]\d)")
 _CARD_GROUPS = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (4, 4, 4, 1), (4, 3, 3, 3))
 """How the digits of a card are written in groups."""
 _CARD_LABEL = re.compile(

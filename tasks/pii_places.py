@@ -55,7 +55,8 @@ def _pair(text: str, match: re.Match[str]) -> list[Span]:
     if max(first, second) > 180 or min(first, second) > 90:
         return []
     if re.search(r"lo?ng?", match["between"], re.IGNORECASE):
-        return [(start, match.start("between")), (match.start("second"), end)]
+        first_end = start + len(text[start : match.start("between")].rstrip())
+        return [(start, first_end), (match.start("second"), end)]
     if match["north"] and match["east"]:
         return [(start, end)]
     if _LIST_BEFORE.search(text, max(0, start - 8), start) or _LIST_AFTER.match(text, end):

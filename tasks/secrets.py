@@ -80,6 +80,7 @@ _PLACEHOLDER = re.compile(
     r"0123456789|1234567|abcdef|test[-_]?(?:key|token|secret)|secret[-_]?key|os\.environ|process\.env",
     re.IGNORECASE,
 )
+_NO_PASSWORD = re.compile(rf"{_PLACEHOLDER.pattern}|^{_KEY_NAME}$|^pw$", re.IGNORECASE)
 _PIECES = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^A-Za-z0-9]+")
 _LONGEST_PIECE = 3.0
 """Mean length of the runs of one sort of character up to which a value looks random: words and names have longer."""
@@ -95,7 +96,7 @@ def find_keys(text: str) -> list[Span]:
 def find_carried(text: str) -> list[Span]:
     """Spans of private keys, of user and password in URLs, of passwords in SQL and tokens in HTTP headers."""
     spans = [match.span("body") for match in _PEM.finditer(text)]
-    spans += [match.span("value") for match in _USER_INFO.finditer(text) if not _PLACEHOLDER.search(match["password"])]
+    spans += [match.span("value") for match in _USER_INFO.finditer(text) if not _NO_PASSWORD.search(match["password"])]
     for pattern in (_SQL, _HTTP):
         spans += [match.span("value") for match in pattern.finditer(text) if looks_random(match["value"])]
     return in_order(spans)
