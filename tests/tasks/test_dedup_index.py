@@ -1,9 +1,13 @@
 """The index of earlier datasets: a refresh is compared with it, and what it holds can be added once and retired."""
 
+import gzip
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from infra.cluster import Cluster
 from infra.errors import BadInput
@@ -146,3 +150,48 @@ def test_documents_signed_otherwise_are_not_compared(runner: StageRunner) -> Non
     with pytest.raises(BadInput, match=r"index web: segment news/1 was signed by"):
         open_index(runner.store, "web", SignatureSettings(ngram=4))
     assert open_index(runner.store, "web", SignatureSettings(prefer=("length",))).segments
+
+
+def crawl(root: Path, name: str) -> list[list[Row]]:
+    """The pages of a crawl of the mirror as its WET files have them."""
+    listing = gzip.decompress((root / f"crawl-data/{name}/wet.paths.gz").read_bytes()).decode().split()
+    shards: list[list[Row]] = []
+    for path in listing:
+        rows: list[Row] = []
+        with (root / path).open("rb") as stream:
+            for record in ArchiveIterator(stream, record_types=WarcRecordType.conversion):
+                url = str(record.headers["WARC-Target-URI"])
+                digest = hashlib.sha256(f"{name} {url} {len(rows)} {path}".encode()).hexdigest()[:32]
+                text = record.reader.read().decode("utf-8", "replace")
+                rows.append({"id": digest, "url": url, "text": text, "source": name})
+        shards.append(rows)
+    return shards
+
+
+def test_refreshing_the_mirror(shared_data: Path, runner: StageRunner) -> None:
+    """Unchanged pages go in favour of what the first crawl kept; edited ones as their verified similarity says."""
+    root = shared_data / "commoncrawl"
+    first, second = crawl(root, "CC-MAIN-2026-91"), crawl(root, "CC-MAIN-2026-92")
+    one = build(runner, first)
+    publish(runner, "1", one)
+    two = build(runner, second)
+    manifest = gzip.decompress((root / "manifest-CC-MAIN-2026-92.jsonl.gz").read_bytes()).decode().splitlines()
+    kind = {line["url"]: line["kind"] for line in map(json.loads, manifest)}
+    gone = dropped_rows(runner.store, two.unique)
+    kept_first = set(kept_ids(runner.store, one.unique))
+    unchanged = [row for shard in second for row in shard if kind.get(row["url"]) == "same"]
+    assert len(unchanged) > 200
+    # A page whose text the first crawl dropped for its URL alone is in no dataset yet.
+    by_url = {row["url"] for row in dropped_rows(runner.store, one.unique).values() if row["reason"] == "url_duplicate"}
+    for row in unchanged:
+        if row["url"] not in by_url:
+            dataset, _, survivor = gone[row["id"]]["detail"].partition(":")
+            assert dataset == "news/1"
+            assert survivor in kept_first
+    edited = [
+        gone[row["id"]] for shard in second for row in shard if kind.get(row["url"]) == "edit" and row["id"] in gone
+    ]
+    assert edited
+    assert min(row["value"] for row in edited) >= SETTINGS.verification.min_similarity
+    fresh = sum(kind.get(row["url"]) == "new" for shard in second for row in shard)
+    assert two.unique.kept > 0.9 * fresh
