@@ -26,19 +26,11 @@ SOURCE = "Raffel et al. 2020, section 2.2; datatrove: {}"
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _LOREM, _SCRIPT = "lorem ipsum", "javascript"
 _LINE_ENDS = (".", "?", "!", '"', "'")
-COUNTS = ("long_word", "unterminated", "short", "lorem", "lorem_first", "script", "curly", "policy", "kept")
-SIGNALS = (
-    pa.field("c4_sentences", pa.int64()),
-    pa.field("c4_lorem_ipsum_first", pa.int64()),
-    pa.field("c4_lorem_ipsum_lines", pa.int64()),
-    pa.field("c4_curly_bracket_lines", pa.int64()),
-    pa.field("c4_long_word_lines", pa.int64()),
-    pa.field("c4_unterminated_lines", pa.int64()),
-    pa.field("c4_short_lines", pa.int64()),
-    pa.field("c4_javascript_lines", pa.int64()),
-    pa.field("c4_policy_lines", pa.int64()),
-    pa.field("c4_kept_lines", pa.int64()),
+COUNTS = (
+    *("lorem_ipsum_first", "lorem_ipsum_lines", "curly_bracket_lines", "long_word_lines", "unterminated_lines"),
+    *("short_lines", "javascript_lines", "policy_lines", "kept_lines"),
 )
+SIGNALS = (pa.field("c4_sentences", pa.int64()), *(pa.field(f"c4_{name}", pa.int64()) for name in COUNTS))
 """Sentences in the lines kept; lines that condemn the document; lines dropped by each line rule; lines kept."""
 
 
@@ -94,13 +86,27 @@ RULES = (
 
 @dataclass
 class Edit:
-    """One text after the line rules."""
+    """A text whose lines were looked at one by one."""
 
-    kept: list[int]
+    kept: list[int] = field(default_factory=list)
     """Lines kept, as indices into Words."""
     changed: dict[int, str] = field(default_factory=dict)
     """Those among them that lost citations."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a text holds, in lower case, so that its lines are worth looking at."""
+
+    lorem: bool
+    script: bool
+    policy: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether it holds any of them."""
+        return self.lorem or self.script or self.policy
 
 
 def measure(
@@ -108,98 +114,98 @@ def measure(
 ) -> tuple[list[str], np.ndarray, dict[str, np.ndarray]]:
     """Edited texts, their numbers of words (symbols too), and SIGNALS by name, float64.
 
-    `words` are those of the same texts, by the same splitter.
+    `words` are those of the same texts, by the same splitter. Most texts need no look at any single line.
     """
-    edits = [_edit(text, number, words, settings) for number, text in enumerate(texts)]
-    changed = [line for edit in edits for line in edit.changed.values()]
-    again = splitter.split(changed, whole=True) if changed else None
-    sizes, sentences = np.diff(words.line_tokens), words.sentences.copy()
-    if again is not None:
-        where = [index for edit in edits for index in edit.changed]
+    long_word = words.longest > (np.inf if settings.max_word_length is None else settings.max_word_length)
+    short = ~long_word & (words.line_words < (settings.min_words or 0))
+    kept = ~(long_word | short)
+    counts = {name: np.zeros(len(texts), np.int64) for name in COUNTS}
+    counts["long_word_lines"], counts["short_lines"] = words.by_text(long_word), words.by_text(short)
+    counts["kept_lines"] = words.by_text(kept)
+    edits = _edit_special(texts, words, settings)
+    for number, edit in edits.items():
+        kept[words.text_lines[number] : words.text_lines[number + 1]] = False
+        kept[edit.kept] = True
+        for name, count in edit.counts.items():
+            counts[name][number] = count
+    changed = {index: line for edit in edits.values() for index, line in edit.changed.items()}
+    sizes, sentences = np.diff(words.line_tokens), words.sentences
+    if changed:
+        again, where = splitter.split(list(changed.values()), whole=True), list(changed)
+        sentences = sentences.copy()
         sizes[where], sentences[where] = np.diff(again.line_tokens), again.sentences
-    edited = [_join(edit, words) for edit in edits] if settings.edit else list(texts)
-    kept_words = np.array([sizes[edit.kept].sum() for edit in edits], np.int64)
     signals = {
-        "c4_sentences": np.array([sentences[edit.kept].sum() for edit in edits], np.float64),
-        **{
-            name: np.array([edit.counts[count] for edit in edits], np.float64)
-            for name, count in (
-                ("c4_lorem_ipsum_first", "lorem_first"),
-                ("c4_lorem_ipsum_lines", "lorem"),
-                ("c4_curly_bracket_lines", "curly"),
-                ("c4_long_word_lines", "long_word"),
-                ("c4_unterminated_lines", "unterminated"),
-                ("c4_short_lines", "short"),
-                ("c4_javascript_lines", "script"),
-                ("c4_policy_lines", "policy"),
-                ("c4_kept_lines", "kept"),
-            )
-        },
+        "c4_sentences": words.by_text(sentences * kept),
+        **{f"c4_{name}": values for name, values in counts.items()},
     }
-    return edited, kept_words if settings.edit else np.diff(words.text_tokens), signals
+    if not settings.edit:
+        return list(texts), np.diff(words.text_tokens), signals
+    return _join(words, kept, changed), words.by_text(sizes * kept), signals
 
 
-def _edit(text: str, number: int, words: Words, settings: C4Editing) -> Edit:
-    """The lines of a text that stay. Most texts need no look at any single line."""
-    first, last = int(words.text_lines[number]), int(words.text_lines[number + 1])
-    flags = int(np.bitwise_or.reduce(words.line_flags[first:last], initial=0))
+def _edit_special(texts: Sequence[str], words: Words, settings: C4Editing) -> dict[int, Edit]:
+    """The texts, by number, that hold something for which lines are dropped or changed, or that condemns them."""
+    curly = words.by_text(words.line_flags & CURLY_LINE != 0).tolist()
+    square = words.by_text(words.line_flags & SQUARE_LINE != 0).tolist()
+    starts = words.text_lines.tolist()
+    edits: dict[int, Edit] = {}
+    for number, text in enumerate(texts):
+        look = _look(text, settings)
+        cited = settings.remove_citations and square[number] and _CITATION.search(text)
+        if look.any or curly[number] or cited or settings.require_terminal_mark:
+            edits[number] = edit = Edit()
+            for index in range(starts[number], starts[number + 1]):
+                dropped = _edit_line(index, words, settings, look, edit)
+                edit.counts[dropped or "kept_lines"] += 1
+                if dropped is None:
+                    edit.kept.append(index)
+                else:
+                    edit.changed.pop(index, None)
+    return edits
+
+
+def _look(text: str, settings: C4Editing) -> Look:
     lowered = text.lower()
-    special = (
-        settings.require_terminal_mark
-        or flags & CURLY_LINE
-        or _LOREM in lowered
-        or (settings.remove_javascript and _SCRIPT in lowered)
-        or any(phrase in lowered for phrase in settings.policy_phrases)
-        or (settings.remove_citations and flags & SQUARE_LINE and _CITATION.search(text))
-    )
-    if special:
-        return _edit_lines(range(first, last), words, settings)
-    long_word = words.longest[first:last] > (np.inf if settings.max_word_length is None else settings.max_word_length)
-    short = ~long_word & (words.line_words[first:last] < (settings.min_words or 0))
-    edit = Edit((np.flatnonzero(~(long_word | short)) + first).tolist())
-    edit.counts |= {"long_word": int(long_word.sum()), "short": int(short.sum()), "kept": len(edit.kept)}
-    return edit
+    policy = False
+    for phrase in settings.policy_phrases:
+        policy = policy or phrase in lowered
+    return Look(_LOREM in lowered, settings.remove_javascript and _SCRIPT in lowered, policy)
 
 
-def _edit_lines(lines: range, words: Words, settings: C4Editing) -> Edit:
-    edit = Edit([])
-    counts = edit.counts
-    for index in lines:
-        line, dropped = _edit_line(index, words, settings, counts)
-        counts[dropped or "kept"] += 1
-        if dropped is None:
-            edit.kept.append(index)
-            if line is not None:
-                edit.changed[index] = line
-    return edit
-
-
-def _edit_line(index: int, words: Words, settings: C4Editing, counts: dict[str, int]) -> tuple[str | None, str | None]:
-    """The line if it lost citations, and which rule drops it. Counts lines that condemn the document."""
+def _edit_line(index: int, words: Words, settings: C4Editing, look: Look, edit: Edit) -> str | None:
+    """Which rule drops a line, None if it stays. Notes its change and what condemns the document."""
     if settings.max_word_length is not None and words.longest[index] > settings.max_word_length:
-        return None, "long_word"
-    line = original = words.text[words.line_begins[index] : words.line_ends[index]]
-    if settings.remove_citations and words.line_flags[index] & SQUARE_LINE:
-        line = _CITATION.sub("", line)
+        return "long_word_lines"
+    flags = words.line_flags[index]
+    if not (settings.require_terminal_mark or look.any or flags):
+        return "short_lines" if words.line_words[index] < (settings.min_words or 0) else None
+    line = words.text[words.line_begins[index] : words.line_ends[index]]
+    if settings.remove_citations and flags & SQUARE_LINE:
+        cut = _CITATION.sub("", line)
+        if cut != line:
+            edit.changed[index] = line = cut
     if settings.require_terminal_mark and (not line.endswith(_LINE_ENDS) or line.endswith("...")):
-        return None, "unterminated"
+        return "unterminated_lines"
     if words.line_words[index] < (settings.min_words or 0):
-        return None, "short"
-    lowered = line.lower()
+        return "short_lines"
+    lowered = line.lower() if look.any or index in edit.changed else ""  # a citation may have stood in a phrase
     if _LOREM in lowered:
-        counts["lorem"] += 1
-        counts["lorem_first"] += not counts["curly"]
+        edit.counts["lorem_ipsum_lines"] += 1
+        edit.counts["lorem_ipsum_first"] += not edit.counts["curly_bracket_lines"]
     if settings.remove_javascript and _SCRIPT in lowered:
-        return None, "script"
-    counts["curly"] += "{" in line
-    if any(phrase in lowered for phrase in settings.policy_phrases):
-        return None, "policy"
-    return (line if line != original else None), None
+        return "javascript_lines"
+    edit.counts["curly_bracket_lines"] += bool(flags & CURLY_LINE)
+    if lowered and any(phrase in lowered for phrase in settings.policy_phrases):
+        return "policy_lines"
+    return None
 
 
-def _join(edit: Edit, words: Words) -> str:
-    begins, ends = words.line_begins[edit.kept].tolist(), words.line_ends[edit.kept].tolist()
-    bounds = zip(edit.kept, begins, ends, strict=True)
-    if not edit.changed:
-        return "\n".join([words.text[begin:end] for _, begin, end in bounds]).strip()
-    return "\n".join([edit.changed.get(index, words.text[begin:end]) for index, begin, end in bounds]).strip()
+def _join(words: Words, kept: np.ndarray, changed: dict[int, str]) -> list[str]:
+    """The kept lines of each text, a newline between them."""
+    lines = np.flatnonzero(kept)
+    bounds = zip(words.line_begins[lines].tolist(), words.line_ends[lines].tolist(), strict=True)
+    kept_lines = [words.text[begin:end] for begin, end in bounds]
+    if changed:
+        kept_lines = [changed.get(index, line) for index, line in zip(lines.tolist(), kept_lines, strict=True)]
+    ends = np.cumsum(words.by_text(kept)).tolist()
+    return ["\n".join(kept_lines[begin:end]).strip() for begin, end in zip([0, *ends], ends, strict=False)]

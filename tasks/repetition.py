@@ -7,7 +7,6 @@ spaces and do not overlap. Two n-grams are the same if their words joined are, w
 are compared by length and a hash modulo 2^61-1, so that two of a million n-grams collide once in 5 million texts.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +31,6 @@ SIGNALS = (
     *(pa.field(f"duplicate_{n}_grams", pa.float64()) for n in DUPLICATED),
 )
 """Shares of the text's paragraphs, lines or characters; null where there is no text, or no n-gram."""
-_PARAGRAPHS, _LINES = re.compile(r"\n{2,}"), re.compile(r"\n+")
 
 
 class RepetitionSettings(Settings):
@@ -97,8 +95,8 @@ RULES = (
 def measure(texts: Sequence[str], words: Words) -> dict[str, np.ndarray]:
     """SIGNALS of texts by name, float64, NaN for null; `words` are those of the same texts."""
     characters = np.array([len(text) or np.nan for text in texts])
-    paragraphs = np.array([duplicates(_PARAGRAPHS.split(text.strip())) for text in texts]).reshape(-1, 2)
-    lines = np.array([duplicates(_LINES.split(text)) for text in texts]).reshape(-1, 2)
+    paragraphs = np.array([duplicates(paragraphs_of(text)) for text in texts]).reshape(-1, 2)
+    lines = np.array([duplicates(lines_of(text)) for text in texts]).reshape(-1, 2)
     table = words.table
     top = top_ngrams(words.tokens, words.text_tokens, table.lengths)
     repeated = repeated_ngrams(words.tokens, words.text_tokens, table.lengths, table.hashes, table.powers)
@@ -110,6 +108,18 @@ def measure(texts: Sequence[str], words: Words) -> dict[str, np.ndarray]:
         **{f"top_{n}_gram": np.where(top[:, k] < 0, np.nan, top[:, k]) / characters for k, n in enumerate(TOP)},
         **{f"duplicate_{n}_grams": repeated[:, k] / characters for k, n in enumerate(DUPLICATED)},
     }
+
+
+def paragraphs_of(text: str) -> list[str]:
+    """What stands between two or more newlines, white space around the text removed; faster than an expression."""
+    parts = [part.lstrip("\n") for part in text.strip().split("\n\n")]
+    return [part for part in parts if part] or [""]
+
+
+def lines_of(text: str) -> list[str]:
+    """What stands between newlines; a text that begins or ends with them has an empty line there."""
+    lines = [line for line in text.split("\n") if line]
+    return [""] * text.startswith("\n") + lines + [""] * text.endswith("\n") if lines or text else [""]
 
 
 def duplicates(items: list[str]) -> tuple[float, int]:

@@ -27,6 +27,7 @@ _UNSPACED_BLOCKS = (
     *((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF)),
     *((0x4E00, 0x9FFF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF), (0x20000, 0x323AF)),
 )  # Thai and Lao, Myanmar, Khmer, kana, ideographs, more Myanmar, more ideographs
+_PART = "\n\r\n"  # white space that stands in no chunk, line or rule
 _TOGETHER = 1000  # chunks that spaCy is given at once
 _PATIENCE = 1_000_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
 _PLAIN = re.compile(r"\w+|[^\w\s]")
@@ -59,7 +60,7 @@ def symbols() -> frozenset[str]:
 
 
 def stop_words(language: str) -> frozenset[str]:
-    """spaCy's stop words of a language; empty where it has none."""
+    """SpaCy's stop words of a language; empty where it has none."""
     known = _spacy_language(language)
     return frozenset() if known == "xx" or language in UNSPACED else frozenset(_blank(known).Defaults.stop_words)
 
@@ -105,13 +106,14 @@ class SpacyRules:
     def _read_special_cases(self, bare: Any) -> None:
         """Learn which tokens can begin or end a special case of several tokens, and what such cases turn into."""
         heads, tails, changed = set(), set(), set()
-        for rule in self._rules:
-            parts = [token.text for token in bare(rule)]
+        rules = sorted(self._rules)
+        for parts, final in zip(self._tokens_of(bare, rules), self._tokens_of(self._tokenizer, rules), strict=True):
             if len(parts) > 1:
                 heads.update(parts[:-1])
                 tails.update(parts[1:])
-                if parts != (final := [token.text for token in self._tokenizer(rule)]):
-                    changed.update(final)
+                if parts != final:
+                    new = [token for token in final if token not in parts] or final
+                    changed.add(max(new, key=len))  # one of its tokens betrays the rule; a full stop would often lie
         self._heads, self._tail_tokens, self._changed = frozenset(heads), frozenset(tails), frozenset(changed)
         self._head_ends, self._tail_begins = tuple(heads), tuple(tails)
 
@@ -183,18 +185,27 @@ class SpacyRules:
         """Tokens of each chunk, by spaCy where that does not take too long."""
         for start in range(0, len(chunks), _TOGETHER):
             part = chunks[start : start + _TOGETHER]
-            easy = [chunk for chunk in part if len(chunk) <= 1000 or _effort(chunk) <= _PATIENCE]
-            found = _parted(self._tokens("\n".join(easy)))
+            hard = {chunk for chunk in part if len(chunk) > 1000 and _effort(chunk) > _PATIENCE}
+            found = self._tokens_of(self._tokenizer, [chunk for chunk in part if chunk not in hard])
             for chunk in part:
-                yield next(found) if len(chunk) <= 1000 or _effort(chunk) <= _PATIENCE else _PLAIN.findall(chunk)
+                yield _PLAIN.findall(chunk) if chunk in hard else next(found)
 
-    def _tokens(self, text: str) -> list[str]:
+    def _tokens_of(self, tokenizer: Any, chunks: Sequence[str]) -> Iterator[list[str]]:
+        """Tokens of each chunk, all of them tokenised in one go; white space becomes the empty string."""
         from spacy.attrs import LENGTH, SPACY
 
+        text = _PART.join(chunks)
         with self._vocab.memory_zone():  # or the vocabulary would grow for ever
-            lengths, spaces = self._tokenizer(text).to_array([LENGTH, SPACY]).astype(np.int64).T
+            lengths, spaces = tokenizer(text).to_array([LENGTH, SPACY]).astype(np.int64).T
         ends = np.cumsum(lengths + spaces) - spaces
-        return [text[begin:end] for begin, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True)]
+        found: list[str] = []
+        for begin, end in zip((ends - lengths).tolist(), ends.tolist(), strict=True):
+            if (token := text[begin:end]) == _PART:
+                yield found
+                found = []
+            else:
+                found.append(token.strip())
+        yield found
 
 
 class Unspaced:
@@ -237,18 +248,6 @@ def _letters_and_marks(blocks: Sequence[tuple[int, int]]) -> tuple[str, str]:
     return "".join(letters), "".join(marks)
 
 
-def _parted(tokens: Sequence[str]) -> Iterator[list[str]]:
-    """Tokens between newlines; other white space becomes the empty string."""
-    found: list[str] = []
-    for token in tokens:
-        if token == "\n":  # noqa: S105 - a word, no secret
-            yield found
-            found = []
-        else:
-            found.append(token.strip())
-    yield found
-
-
 def _tokenizer(vocab: Any, model: Any, rules: Any) -> Any:
     """A tokeniser like another, with its own vocabulary and rules."""
     from spacy.tokenizer import Tokenizer
@@ -265,4 +264,5 @@ def _tokenizer(vocab: Any, model: Any, rules: Any) -> Any:
 
 
 def _effort(chunk: str) -> int:
-    return sum(not each.isalnum() for each in chunk) * len(chunk)
+    """How long spaCy may take for a chunk, or for the worst chunk of a line."""
+    return max(len(piece) * sum(not each.isalnum() for each in piece) for piece in chunk.split())

@@ -214,8 +214,8 @@ class WordSplitter:
         for line in self._lines_across_spaces(text, line_begins, line_ends):
             linked[line] = True
         if linked.any():
-            begins, ends, line_chunks = _whole_lines(begins, ends, line_chunks, linked, line_begins, line_ends)
-            ids = self._ids(text, codes, begins, ends)
+            lines = self._ids(text, codes, line_begins[linked], line_ends[linked])
+            ids, line_chunks = _replace_chunks(ids, line_chunks, linked, lines)
         table = self.table
         tokens, line_tokens, sentences, units = gather(
             ids, line_chunks, self._starts.values, self._tokens.values, table.roles, table.is_word
@@ -281,20 +281,12 @@ def character_classes() -> np.ndarray:
     return classes
 
 
-def _whole_lines(
-    begins: np.ndarray,
-    ends: np.ndarray,
-    line_chunks: np.ndarray,
-    chosen: np.ndarray,
-    line_begins: np.ndarray,
-    line_ends: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The chunks again, chosen lines as one chunk each."""
+def _replace_chunks(
+    ids: np.ndarray, line_chunks: np.ndarray, chosen: np.ndarray, lines: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of chunks and where each line's begin, chosen lines as one chunk each, whose ids are given."""
     sizes = np.diff(line_chunks)
-    of_chosen = np.repeat(chosen, sizes)
+    stays = np.repeat(~chosen, sizes)
     first = line_chunks[:-1][chosen]
-    begins, ends = begins.copy(), ends.copy()
-    begins[first], ends[first] = line_begins[chosen], line_ends[chosen]
-    of_chosen[first] = False
-    counts = np.where(chosen, 1, sizes)
-    return begins[~of_chosen], ends[~of_chosen], np.concatenate([[0], np.cumsum(counts)])
+    ids[first], stays[first] = lines, True
+    return ids[stays], np.concatenate([[0], np.cumsum(np.where(chosen, 1, sizes))])
