@@ -25,6 +25,7 @@ from tasks.transport import SourceUnavailableError
 GZIP_MAGIC = b"\x1f\x8b\x08"
 FRAME_MAGICS = (b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd")
 """LZ4 and Zstandard."""
+DIGEST_HEADERS = ("WARC-Block-Digest", "WARC-Payload-Digest")
 RECORD_OPENING = b"\nWARC/1."
 BLOCK_BYTES = 1 << 16
 _BASE32 = str.maketrans(
@@ -89,8 +90,19 @@ def read_records(
         yield Broken(0, "empty_file", "the file has no bytes")
     elif head.startswith((GZIP_MAGIC, *FRAME_MAGICS)):
         yield from _framed(tape, limits, GZIP_MAGIC if head.startswith(GZIP_MAGIC) else head)
+    elif not head.startswith(b"WARC") and (member := _first_member(tape)) is not None:
+        yield Broken(0, "gzip_corrupt", "the file does not begin with a gzip member")
+        yield from _members(tape, member, 0, limits)
     else:
         yield from _plain(tape, None, limits)
+
+
+def _first_member(tape: "Tape") -> int | None:
+    """Where a compressed file whose beginning is damaged has its first member; None for what is none."""
+    beginning = b"".join(iter(lambda: tape.read(BLOCK_BYTES) if tape.tell() < KEPT_BYTES // 2 else b"", b""))
+    member, record = beginning.find(GZIP_MAGIC), beginning.find(RECORD_OPENING)
+    tape.seek(0)
+    return member if member >= 0 and (record < 0 or member < record) else None
 
 
 class Tape(io.RawIOBase):
@@ -204,7 +216,7 @@ def _framed(tape: Tape, limits: Limits, magic: bytes) -> Iterator[Record | Broke
                 yield from _members(tape, frame, count, limits)
             return
         if waiting is not None:
-            frame, count = (waiting[0], 0) if waiting[0] < tape.end else (frame, count)
+            frame, count = (waiting[0], 0) if _opens_frame(tape, waiting[0], magic) else (frame, count)
             yield from _placed(waiting[1], frame, count)
             damaged = isinstance(waiting[1], Broken)
         if not error:
@@ -216,6 +228,13 @@ def _framed(tape: Tape, limits: Limits, magic: bytes) -> Iterator[Record | Broke
         if restart is None:
             return
         frame, count = restart, 0
+
+
+def _opens_frame(tape: Tape, offset: int, magic: bytes) -> bool:
+    if not tape.start <= offset < tape.end:
+        return False
+    tape.seek(offset)
+    return tape.read(len(magic)) == magic
 
 
 def _placed(outcome: "Outcome", offset: int, position: int) -> Iterator[Record | Broken]:
@@ -291,7 +310,7 @@ def _plain(tape: Tape, member: int | None, limits: Limits, known: int = 0) -> It
 
     The first `known` are passed over.
     """
-    count, damaged = 0, False
+    count, damaged, bare = 0, False, _has_bare_line_ends(tape)
     while True:
         begin, error = tape.tell(), "no WARC header"
         waiting: tuple[int, Any] | None = None
@@ -301,7 +320,7 @@ def _plain(tape: Tape, member: int | None, limits: Limits, known: int = 0) -> It
                 record_types=WarcRecordType.any_type,
                 parse_http=False,
                 stream_detect=False,
-                quirks_mode=True,
+                quirks_mode=bare,
             ):
                 if waiting is not None:
                     if count >= known:
@@ -333,6 +352,15 @@ def _plain(tape: Tape, member: int | None, limits: Limits, known: int = 0) -> It
         tape.seek(found + 1)
 
 
+def _has_bare_line_ends(tape: Tape) -> bool:
+    """Whether header lines end in a newline alone, against the standard. Fastwarc's mode for them skips all garbage."""
+    start = tape.tell()
+    head = tape.read(512)
+    tape.seek(start)
+    line, newline, _ = head.partition(b"\n")
+    return bool(newline) and line.startswith(b"WARC/") and not line.endswith(b"\r")
+
+
 def _place(start: int, member: int | None, count: int) -> tuple[int, int]:
     """Offset and position of a record: an uncompressed file has an offset for each."""
     return (start, 0) if member is None else (member, count)
@@ -344,7 +372,7 @@ def _judge_last(tape: Tape, start: int, outcome: "Outcome", lost: bool) -> tuple
     body = start + 1 if head is None else head + 4
     if isinstance(outcome, tuple):
         block = outcome[1]
-        if lost and RECORD_OPENING in block and not outcome[0].headers.get("WARC-Block-Digest"):
+        if lost and RECORD_OPENING in b"\n" + block and not _states_digest(outcome[0].headers):
             url = outcome[0].headers.get("WARC-Target-URI")
             return Broken(start, "invalid_record", "its Content-Length reaches over the next record", url), body
         return outcome, body + len(block)
@@ -377,9 +405,13 @@ def _outcome(warc: Any, limits: Limits) -> Outcome:
     return (warc, block) if wrong is None else Broken(0, "digest_mismatch", wrong, url)
 
 
+def _states_digest(headers: Any) -> bool:
+    return any(headers.get(name) for name in DIGEST_HEADERS)
+
+
 def wrong_digest(headers: Any, block: bytes) -> str | None:
     """What contradicts the record's digest, or None. Block digests are checked, payload digests in their absence."""
-    for name in ("WARC-Block-Digest", "WARC-Payload-Digest"):
+    for name in DIGEST_HEADERS:
         stated = headers.get(name)
         if stated is None:
             continue

@@ -2,12 +2,14 @@
 
 import gzip
 import io
+import random
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastwarc.stream_io import Lz4Writer, ZstdWriter
 
 from tasks.warc import Broken, Record, read_records, sha1_digest
 from tests.tasks.records import http, members, record, response, warcinfo
@@ -148,6 +150,102 @@ def test_several_records_in_one_member_are_told_apart_by_position() -> None:
     assert urls(found) == ["http://a.example/", "http://b.example/", "http://c.example/"]
     places = [(each.offset, each.position) for each in found if isinstance(each, Record)]
     assert places == [(0, 0), (0, 1), (len(gzip.compress(A + B)), 0)]
+
+
+def test_garbage_between_records_of_an_uncompressed_file_costs_itself_alone() -> None:
+    found = read(A + b"garbage\r\n\r\n" + B + b"\0" * 300 + b"\r\n" + C)
+    assert urls(found) == ["http://a.example/", "http://b.example/", "http://c.example/"]
+    assert [reason for _, reason in broken(found)] == ["invalid_record", "invalid_record"]
+    assert [each.offset for each in found if isinstance(each, Record)][1] == len(A + b"garbage\r\n\r\n")
+
+
+@pytest.mark.parametrize("length", ["5000", "90", None, "x"])
+def test_a_wrong_length_in_an_uncompressed_file_costs_its_record_alone(length: str | None) -> None:
+    bad = record("response", "http://n.example/", http(b"x"), Content_Length=length)
+    found = read(A + bad + B + C)
+    assert urls(found) == ["http://a.example/", "http://b.example/", "http://c.example/"]
+    assert [offset for offset, _ in broken(found)] == [len(A)]
+
+
+def test_a_length_that_reaches_into_the_next_record_is_noticed() -> None:
+    bad = record("response", "http://n.example/", http(b"x"), Content_Length=str(len(http(b"x")) + 150))
+    assert urls(read(A + bad + B + C)) == ["http://a.example/", "http://b.example/", "http://c.example/"]
+
+
+def test_a_page_that_quotes_a_record_is_one_record() -> None:
+    quoting = response("http://q.example/", b"<html>" + B)
+    assert urls(read(A + quoting + C)) == ["http://a.example/", "http://q.example/", "http://c.example/"]
+    assert urls(read(A + quoting + b"garbage\r\n" + C)) == [
+        "http://a.example/",
+        "http://q.example/",
+        "http://c.example/",
+    ]
+
+
+def test_records_with_bare_line_ends_are_read() -> None:
+    bare = b"".join(each.replace(b"\r\n\r\nHTTP", b"\n\nHTTP").replace(b"\r\nWARC", b"\nWARC") for each in (A, B))
+    assert urls(read(bare)) == ["http://a.example/", "http://b.example/"]
+
+
+def test_an_empty_member_is_not_the_end() -> None:
+    data = members(A) + gzip.compress(b"", mtime=0) + members(B)
+    assert urls(read(data)) == ["http://a.example/", "http://b.example/"]
+
+
+def test_a_file_that_is_one_large_member_is_read_record_by_record() -> None:
+    found = read(gzip.compress(b"".join([A, B, C] * 50)), limit=4096)
+    assert len(urls(found)) == 150
+    assert [(each.offset, each.position) for each in found if isinstance(each, Record)] == [(0, n) for n in range(150)]
+
+
+def framed(writer: type, folder: Path, *parts: bytes) -> bytes:
+    """Each part as a frame of its own."""
+    frames = b""
+    for part in parts:
+        out = writer(str(folder / "frame"))
+        out.write(part)
+        out.close()
+        frames += (folder / "frame").read_bytes()
+    return frames
+
+
+@pytest.mark.parametrize("writer", [Lz4Writer, ZstdWriter])
+def test_frames_of_other_compressions(tmp_path: Path, writer: type) -> None:
+    first, second = framed(writer, tmp_path, A), framed(writer, tmp_path, B)
+    third = framed(writer, tmp_path, C)
+    places = [(each.offset, each.position) for each in read(first + second + third) if isinstance(each, Record)]
+    assert places == [(0, 0), (len(first), 0), (len(first + second), 0)]
+    whole = read(framed(writer, tmp_path, A + B + C))
+    assert [(each.offset, each.position) for each in whole if isinstance(each, Record)] == [(0, 0), (0, 1), (0, 2)]
+    damaged = bytearray(first + second + third)
+    damaged[len(first) + 4 : len(first) + 40] = b"\xff" * 36
+    found = read(bytes(damaged))
+    assert urls(found) == ["http://a.example/", "http://c.example/"]
+    assert [reason for _, reason in broken(found)] == ["invalid_record"]
+
+
+@pytest.mark.parametrize("form", ["members", "plain", "one member", "pairs"])
+def test_damage_anywhere_ends_in_no_error_and_no_false_record(form: str) -> None:
+    pages = [response(f"http://{n}.example/", f"<html>page {n}".encode() * (n + 1)) for n in range(9)]
+    data = {
+        "members": members(*pages),
+        "plain": b"".join(pages),
+        "one member": gzip.compress(b"".join(pages)),
+        "pairs": b"".join(gzip.compress(pages[n] + pages[n + 1]) for n in range(0, 8, 2)),
+    }[form]
+    blocks = {each.block for each in read(data) if isinstance(each, Record)}
+    chance = random.Random(7)
+    for _ in range(120):
+        place, size = chance.randrange(len(data)), chance.randint(1, 300)
+        noise = chance.randbytes(chance.choice([0, size]))
+        found = read(data[:place] + noise + data[place + chance.choice([0, size]) :])
+        sound = [each for each in found if isinstance(each, Record)]
+        assert {
+            each.block for each in sound if (each.header("WARC-Payload-Digest") or "").startswith("sha1:")
+        } <= blocks
+        assert len({(each.offset, each.position) for each in sound}) == len(sound)
+        if form != "one member":
+            assert len(sound) >= len(blocks) - 5
 
 
 class Trickle(io.RawIOBase):
