@@ -14,6 +14,8 @@ class DatasetSettings(Settings):
     """Name of the dataset."""
     version: str | None = Field(default=None, pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$")
     """Version to publish or to read; unset publishes under today's date and reads the newest."""
+    rebuild: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")
+    """NAME/VERSION of a dataset whose measured documents are filtered anew: its source is not read again."""
 
 
 class PipelineSettings(Settings):

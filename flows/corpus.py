@@ -12,21 +12,15 @@ from flows.config import DatasetSettings
 from flows.reporting import corpus_report, publish_funnel
 from flows.sample import resolve_source
 from infra.cluster import open_cluster
-from infra.manifest import DatasetManifest, StageManifest
+from infra.manifest import DatasetManifest, load_dataset
 from infra.report import CorpusReport
 from infra.settings import Environment, Settings
 from infra.store import Store
 from tasks import dataset as datasets
 from tasks.config import CorpusSettings
-from tasks.dedup import dedup
-from tasks.extract import EXTRACT, extract
-from tasks.fetch import fetch
-from tasks.language import LANGUAGE, language
-from tasks.quality import QUALITY, quality
-from tasks.redact import REDACT, redact
+from tasks.dedup_index import add_segment
+from tasks.pipeline import Build, measure, pinned_corpus, refine, remeasured
 from tasks.stage import StageRunner
-from tasks.tokenization import tokenization
-from tasks.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -57,19 +51,39 @@ def build_corpus(
     with open_cluster(environment) as cluster:
         logger.info("Dask: %d workers, dashboard %s", cluster.workers, cluster.dashboard)
         runner = StageRunner(store, cluster)
-        source = stage("source", resolve_source, corpus.source, store)
-        pages = stage("fetch", fetch, runner, source)
-        text = stage("extract", runner.apply, EXTRACT, extract, pages, corpus.extract)
-        wanted = stage("language", runner.apply, LANGUAGE, language, text, corpus.language)
-        good = stage("quality", runner.apply, QUALITY, quality, wanted, corpus.quality)
-        signed, clusters, unique = stage("dedup", dedup, runner, good, corpus.dedup)
-        clean = stage("redact", runner.apply, REDACT, redact, unique, corpus.redact)
-        learned, tokenizer = stage("train tokenizer", train_tokenizer, runner, clean, corpus.tokenizer, corpus.heldout)
-        tokens = stage("tokenize", tokenization, runner, clean, tokenizer, corpus.heldout)
-    stages: list[StageManifest] = [pages, text, wanted, good, unique, clean, tokens]
-    manifest = datasets.publish(store, dataset.name, dataset.version, corpus, stages, tokenizer)
-    report = corpus_report(store, manifest, stages, {"dedup": [signed, clusters], "tokenizer": [learned]})
+        settings = corpus.model_copy(update={"source": stage("source", resolve_source, corpus.source, store)})
+        settings = stage("files", pinned_corpus, settings, store)
+        build = _measured(runner, settings, dataset)
+        own = None if dataset.version is None else (dataset.name, dataset.version)
+        made = refine(runner, build, settings, own, stage)
+        manifest = datasets.publish(
+            store, dataset.name, dataset.version, corpus, [*build.every, made.ledger], made.tokenizer
+        )
+        if (index := corpus.dedup.index) is not None:
+            signed, last = build.stage("signatures"), build.passed[-2]
+            stage("index", add_segment, runner, index, manifest.name, manifest.version, signed, last)
+    report = corpus_report(store, manifest, build.passed, build.helpers)
     publish_funnel(report)
+    _say_what_to_look_at(manifest, build)
+    return Corpus(dataset=manifest, report=report)
+
+
+def _measured(runner: StageRunner, settings: CorpusSettings, dataset: DatasetSettings) -> Build:
+    if dataset.rebuild is None:
+        return measure(runner, settings, stage)
+    name, version = dataset.rebuild.split("/")
+    return remeasured(runner, settings, load_dataset(runner.store, name, version), stage)
+
+
+def _say_what_to_look_at(manifest: DatasetManifest, build: Build) -> None:
+    for alarm in build.dedup.alarms if build.dedup else ():
+        logger.warning(
+            "source %s lost %s of %s documents as duplicates (%.0f%%): look at the largest clusters",
+            alarm.source,
+            f"{alarm.lost:,}",
+            f"{alarm.documents:,}",
+            100 * alarm.share,
+        )
     logger.info(
         "dataset %s/%s: %s tokens for training, %s held out",
         manifest.name,
@@ -77,4 +91,3 @@ def build_corpus(
         f"{manifest.tokens('train'):,}",
         f"{manifest.tokens('heldout'):,}",
     )
-    return Corpus(dataset=manifest, report=report)

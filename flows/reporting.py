@@ -30,12 +30,13 @@ def corpus_report(
 ) -> CorpusReport:
     """The report of a dataset, from the manifests of its stages in order; the first is fetch, the last tokenization.
 
-    Helpers are stages that see no document leave: those of dedup count into its time, the tokenizer has its own row.
+    Helpers are stages that see no document leave, by the stage that they work for: they count into its time, but for
+    the tokenizer, which has a row of its own.
     """
-    rows = [_counts(store, each, helpers.get(each.stage, [])) for each in stages]
+    rows = [_counts(store, each, helpers[each.stage]) for each in stages[:-1]]
     documents = stages[-1].rows_in
-    learning = _seconds(store, helpers["tokenizer"])
-    rows.insert(-1, _stage("tokenizer", documents, documents, {}, learning))
+    rows.append(_stage("tokenizer", documents, documents, {}, _seconds(store, helpers[stages[-1].stage])))
+    rows.append(_counts(store, stages[-1], []))
     fetched = stages[0]
     quarantined = fetched.rows_of("quarantined")
     return CorpusReport(
@@ -114,7 +115,8 @@ def link_mlflow_run(store: Store, tracked: TrackedRun) -> None:
 
 def _counts(store: Store, manifest: StageManifest, helpers: Sequence[StageManifest]) -> StageCounts:
     seconds = _seconds(store, [manifest, *helpers])
-    return _stage(manifest.stage, manifest.rows_in, manifest.kept, manifest.total("reasons"), seconds)
+    copies = manifest.total("counters").get("copies", 0)  # a mixture repeats documents: they are counted once
+    return _stage(manifest.stage, manifest.rows_in - copies, manifest.kept - copies, manifest.total("reasons"), seconds)
 
 
 def _stage(name: str, entered: int, kept: int, dropped: Mapping[str, int], seconds: float) -> StageCounts:

@@ -38,11 +38,20 @@ class Settings(BaseModel):
         dumped = self.model_dump(mode="json")
         for name, field in type(self).model_fields.items():
             extra = field.json_schema_extra
-            if isinstance(extra, dict) and extra.get("operational"):
-                continue
-            value = getattr(self, name)
-            values[name] = value.identity() if isinstance(value, Settings) else dumped[name]
+            if not (isinstance(extra, dict) and extra.get("operational")):
+                values[name] = _identity(getattr(self, name), dumped[name])
         return values
+
+
+def _identity(value: Any, dumped: Any) -> Any:
+    """A field's identity: its JSON value, in which settings, also those in tuples and mappings, give their own."""
+    if isinstance(value, Settings):
+        return value.identity()
+    if isinstance(value, Mapping):
+        return {key: _identity(each, dumped[str(key)]) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_identity(each, part) for each, part in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def operational(default: Any, **rules: Any) -> Any:

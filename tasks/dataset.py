@@ -14,6 +14,7 @@ from infra.manifest import (
 from infra.settings import flatten
 from infra.store import Store
 from tasks.config import CorpusSettings
+from tasks.tokenization import TOKENIZATION
 
 
 def publish(
@@ -29,7 +30,7 @@ def publish(
     Without a version, today's date is taken, with a suffix if today's is another dataset. BadInput if the given
     version exists with other content, naming the settings that differ, or if no document is left for training.
     """
-    shards = token_shards(stages[-1])
+    shards = token_shards(next(stage for stage in stages if stage.stage == TOKENIZATION.name))
     draft = DatasetManifest(
         name=name,
         version="",

@@ -101,10 +101,6 @@ class BenchmarkIndexSettings(Settings):
         """Whether there is anything to look for."""
         return self.folder is not None or bool(self.benchmarks)
 
-    def identity(self) -> dict[str, Any]:
-        """The names and contents of the benchmarks, wherever they lie."""
-        return {**super().identity(), "benchmarks": [each.identity() for each in self.benchmarks]}
-
 
 class DecontaminationSettings(Settings):
     """Which documents count as contaminated, and what becomes of them."""

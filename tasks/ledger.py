@@ -21,6 +21,7 @@ from infra.manifest import StageManifest
 from infra.schema import DOCUMENTS, DROPPED, PROVENANCE
 from infra.settings import Settings
 from infra.store import Store
+from tasks.mix import COPY_MARK
 from tasks.signals import SignalSettings, signals_schema
 from tasks.stage import Split, Stage, StageRunner, conform
 
@@ -86,7 +87,7 @@ class LedgerShard:
         stays = store.read_table(f"{self.folders[-2]}/{part}.arrow", _KEPT_COLUMNS)
         tokens = _tokens(store, self.folders[-1], part)
         schema = ledger_schema(settings)
-        rows = pa.concat_tables([_originals(stays), *gone], promote_options="default")
+        rows = _originals(pa.concat_tables([stays, *gone], promote_options="default"))
         rows = rows.sort_by([("file", "ascending"), ("offset", "ascending"), ("id", "ascending")])
         columns: dict[str, Any] = {name: rows[name] for name in rows.column_names if name in schema.names}
         columns["domain"] = pa.array(map(registered_domain, rows["url"].to_pylist()), pa.string())
@@ -95,10 +96,9 @@ class LedgerShard:
         yield Split(conform(columns, rows.num_rows, schema))
 
 
-def _originals(kept: pa.Table) -> pa.Table:
-    """Kept documents without the further copies that a mixture makes of some."""
-    ids = kept["id"]
-    return kept.filter(pc.invert(pc.match_substring(ids, "#")))
+def _originals(documents: pa.Table) -> pa.Table:
+    """Documents without the further copies that a mixture makes of some."""
+    return documents.filter(pc.invert(pc.match_substring(documents["id"], COPY_MARK)))
 
 
 def _tokens(store: Store, folder: str, part: str) -> pa.Table:
@@ -108,7 +108,7 @@ def _tokens(store: Store, folder: str, part: str) -> pa.Table:
         reader = store.open_table(f"{folder}/{subfolder}{part}.arrow", ["doc_id", "tokens", "text_bytes"])
         table = reader.read_all()
         lengths = pc.list_value_length(table["tokens"])
-        ids = pc.list_element(pc.split_pattern(table["doc_id"], "#"), 0)
+        ids = pc.list_element(pc.split_pattern(table["doc_id"], COPY_MARK), 0)
         splits = pa.array([split] * table.num_rows, pa.string())
         tables.append(pa.table([ids, splits, lengths, table["text_bytes"]], ["id", "split", "tokens", "text_bytes"]))
     grouped = pa.concat_tables(tables).group_by(["id", "split"])

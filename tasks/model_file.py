@@ -15,7 +15,6 @@ from typing import Any, Self, cast
 import fsspec
 
 from infra.errors import BadInput, DamagedData
-from infra.settings import Settings
 from infra.store import Store
 from tasks.inputs import UserFile
 
@@ -48,19 +47,6 @@ class ModelFile(UserFile):
                     "Put the file back, or start the run again with the new one",
                 )
             yield path
-
-
-class FileSettings(Settings):
-    """Settings that hold files in tuples; the files' paths stay out of the identity there too."""
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide output bytes, each file of a tuple by its own identity."""
-        values = super().identity()
-        for name in values:
-            items = getattr(self, name)
-            if isinstance(items, tuple) and any(isinstance(each, Settings) for each in items):
-                values[name] = [each.identity() for each in items]
-        return values
 
 
 def find(path: str, store: Store) -> str:

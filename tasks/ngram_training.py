@@ -21,10 +21,10 @@ from pydantic import Field
 
 from infra.errors import BadInput
 from infra.manifest import StageManifest
+from infra.settings import Settings
 from infra.store import Store
 from tasks.fasttext_file import is_space, token_hashes
 from tasks.heldout import share
-from tasks.model_file import FileSettings
 from tasks.ngram_model import BYTES_AND_END, NgramModel, build, extend_all, score_texts, word_hashes, write_model
 from tasks.perplexity import PerplexityModel, per_text
 from tasks.preparation import Prepared, prepare
@@ -38,7 +38,7 @@ SPECIAL = (b"<unk>", b"<s>", b"</s>")
 UNKNOWN, BEGIN, END = range(3)
 
 
-class NgramTrainingSettings(FileSettings):
+class NgramTrainingSettings(Settings):
     """What an n-gram model learns from, and its size."""
 
     name: str = Field(default="perplexity", pattern=r"^[a-z][a-z0-9_]*$")

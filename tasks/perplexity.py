@@ -19,8 +19,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from infra.errors import BadInput
+from infra.settings import Settings
 from infra.store import Store
-from tasks.model_file import FileSettings, ModelFile
+from tasks.model_file import ModelFile
 from tasks.ngram_model import NgramModel, TextScores, read_model, score_texts
 from tasks.preparation import Preparation, prepare
 from tasks.quality_model import check_languages, known_rows
@@ -42,7 +43,7 @@ class PerplexityModel(ModelFile):
     """Longer documents are measured by their beginning; unset reads them whole."""
 
 
-class PerplexitySettings(FileSettings):
+class PerplexitySettings(Settings):
     """Which n-gram models measure the documents."""
 
     models: tuple[PerplexityModel, ...] = ()

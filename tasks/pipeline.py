@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.manifest import StageManifest, TokenizerRecord
+from infra.errors import BadInput, RunFailed
+from infra.manifest import DatasetManifest, StageManifest, TokenizerRecord, stage_folder
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.decontaminate import decontaminate, pinned_benchmarks
 from tasks.dedup import DedupReport, dedup
 from tasks.examples import ExampleInputs, Examples, examples
 from tasks.extract import EXTRACT, extract
-from tasks.fetch import fetch
+from tasks.fetch import FETCH, fetch
 from tasks.filters import FilterInputs, filter_documents
 from tasks.ledger import ledger
 from tasks.mix import MIX, measure_groups, mix, resolve_mix
@@ -28,11 +29,13 @@ from tasks.redact import REDACT, redact
 from tasks.repeats import repeats
 from tasks.select import SELECT, resolve_lists, select
 from tasks.signals import SIGNALS, SignalSettings, pinned_signals, signals
-from tasks.stage import StageRunner
+from tasks.stage import StageRunner, finished_stage
 from tasks.tokenization import tokenization
 from tasks.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
+MEASURED = (FETCH.name, SELECT.name, EXTRACT.name, SIGNALS.name)
+"""The stages that need the source."""
 Step = Callable[..., Any]
 """(name, function, *arguments) -> what the function returns."""
 
@@ -60,15 +63,19 @@ class Build:
         self.helpers[manifest.stage] = list(helpers)
         return manifest
 
+    @property
+    def every(self) -> list[StageManifest]:
+        """All stages, those that work for another before it."""
+        return [each for passed in self.passed for each in (*self.helpers[passed.stage], passed)]
+
     def stage(self, name: str) -> StageManifest:
         """A finished stage by name."""
-        every = [*self.passed, *(each for group in self.helpers.values() for each in group)]
-        return next(each for each in every if each.stage == name)
+        return next(each for each in self.every if each.stage == name)
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A finished corpus."""
+    """A finished corpus, not yet published."""
 
     build: Build
     tokenizer: TokenizerRecord
@@ -99,6 +106,45 @@ def measure(runner: StageRunner, settings: CorpusSettings, step: Step = directly
     build.signals, trained = train_models(runner, text, settings, step)
     build.add(step("signals", runner.apply, SIGNALS, signals, text, build.signals), *trained)
     return build
+
+
+def remeasured(runner: StageRunner, settings: CorpusSettings, dataset: DatasetManifest, step: Step = directly) -> Build:
+    """What `measure` made for a published dataset, without its source: pages and extracted texts may be gone.
+
+    BadInput if the settings would measure otherwise; RunFailed if the measured documents are gone.
+    """
+    build = Build()
+    manifests = [StageManifest.load(runner.store, manifest_path(dataset, name)) for name in MEASURED]
+    for manifest in manifests[:-1]:
+        build.add(manifest)
+    build.signals, trained = train_models(runner, manifests[-2], settings, step)
+    chosen = {"select": settings.select, "extract": settings.extract, "signals": build.signals}
+    for manifest in manifests[1:]:
+        if manifest.settings != chosen[manifest.stage].identity():
+            raise BadInput(
+                f"corpus.{manifest.stage} differs from that of {dataset.name}/{dataset.version}",
+                "a dataset that is made from the signals of another takes select, extract and signals from it",
+                "Change filter and later settings alone, or leave out dataset.rebuild",
+            )
+    if finished_stage(runner.store, f"{manifests[-1].folder}/manifest.json") is None:
+        raise RunFailed(
+            f"documents of {manifests[-1].folder} are gone",
+            "a dataset is made anew from the documents of its signals stage",
+            "Leave out dataset.rebuild to read the source again",
+        )
+    build.add(manifests[-1], *trained)
+    return build
+
+
+def manifest_path(dataset: DatasetManifest, stage: str) -> str:
+    """Where the manifest of one of a dataset's stages lies; BadInput if the dataset had no such stage."""
+    if stage not in dataset.stages:
+        raise BadInput(
+            f"dataset {dataset.name}/{dataset.version} has no stage {stage}",
+            "the dataset must have been made by this version",
+            "Build it anew",
+        )
+    return f"{stage_folder(stage, dataset.stages[stage])}/manifest.json"
 
 
 def train_models(

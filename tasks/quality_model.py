@@ -15,9 +15,10 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from infra.errors import BadInput
+from infra.settings import Settings
 from infra.store import Store
 from tasks.fasttext_file import LOG_GUARD, LinearModel, is_fasttext, probabilities, read_linear
-from tasks.model_file import FileSettings, ModelFile
+from tasks.model_file import ModelFile
 from tasks.preparation import Preparation, Prepared, prepare
 
 
@@ -36,7 +37,7 @@ class ScoreModel(ModelFile):
     """Longer documents are judged by their beginning; unset reads them whole."""
 
 
-class QualityModelSettings(FileSettings):
+class QualityModelSettings(Settings):
     """Which classifiers score the documents."""
 
     models: tuple[ScoreModel, ...] = ()

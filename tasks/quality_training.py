@@ -23,6 +23,7 @@ from scipy.stats import rankdata
 
 from infra.errors import BadInput
 from infra.manifest import StageManifest
+from infra.settings import Settings
 from infra.store import Store
 from tasks.fasttext_file import (
     END_OF_SENTENCE,
@@ -37,7 +38,6 @@ from tasks.fasttext_file import (
 )
 from tasks.heldout import share
 from tasks.language import LIBRARIES, LanguageSignalSettings, label
-from tasks.model_file import FileSettings
 from tasks.preparation import Prepared, prepare
 from tasks.quality_model import ScoreModel
 from tasks.reference import PassageSettings, ReferenceFile, read_passages, resolve_references
@@ -53,7 +53,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TEXTS_AT_ONCE = 5000
 
 
-class QualityTrainingSettings(FileSettings):
+class QualityTrainingSettings(Settings):
     """What a classifier learns from, and how."""
 
     name: str = Field(default="quality", pattern=r"^[a-z][a-z0-9_]*$")

@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute
 
 from infra.manifest import StageManifest, TokenizerRecord
-from infra.schema import tokens_schema
+from infra.schema import DROPPED, tokens_schema
 from infra.settings import Settings
 from infra.store import Store
 from infra.vocabulary import Ids, Vocabulary, load_vocabulary
 from tasks.heldout import HeldoutSettings, is_heldout
-from tasks.stage import PerBatch, Split, Stage, StageRunner, texts
+from tasks.mix import COPY_MARK
+from tasks.stage import PerBatch, Split, Stage, StageRunner, split_by_reason, texts
 from tasks.tokenizer_sample import UNKNOWN
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
@@ -77,7 +78,8 @@ class Tokenize:
     store: Store
 
     def __call__(self, table: pa.Table, settings: TokenizationSettings) -> Split:
-        """Encode one batch; nothing is dropped."""
+        """Encode one batch. Drops heldout_copy: a held-out document counts once, however often the mixture has it."""
+        table, dropped = without_heldout_copies(table, settings.heldout)
         documents = texts(table)
         encoded = _vocabulary(self.store.root, settings.tokenizer.model_dump_json()).encode(documents)
         heldout = np.array([is_heldout(text, settings.heldout) for text in documents], dtype=bool)
@@ -88,7 +90,20 @@ class Tokenize:
             if part.num_rows:
                 counters[f"tokens_{split}"] = len(part["tokens"].combine_chunks().flatten())
                 counters[f"text_bytes_{split}"] = pc.sum(part["text_bytes"]).as_py()
-        return Split(kept, others={"heldout": aside}, counters=counters)
+        return Split(kept, dropped, others={"heldout": aside}, counters=counters)
+
+
+def without_heldout_copies(table: pa.Table, heldout: HeldoutSettings) -> tuple[pa.Table, pa.Table]:
+    """Documents without the further copies of held-out ones, and these."""
+    ids = cast("list[str]", table["id"].to_pylist())
+    copies = [COPY_MARK in each for each in ids]
+    if not any(copies):
+        return table, DROPPED.empty_table()
+    reasons = [
+        "heldout_copy" if copy and is_heldout(text, heldout) else None
+        for copy, text in zip(copies, texts(table), strict=True)
+    ]
+    return split_by_reason(table, TOKENIZATION.name, reasons, [None] * len(reasons))
 
 
 def token_rows(table: pa.Table, encoded: Sequence[Ids], schema: pa.Schema, end_of_document: int) -> pa.Table:

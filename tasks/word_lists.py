@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +39,6 @@ class WordListSettings(Settings):
 
     lists: tuple[WordList, ...] = ()
     """The lists; each gives three signals."""
-
-    def identity(self) -> dict[str, Any]:
-        """The names and contents of the lists, wherever they lie."""
-        return {"lists": [each.identity() for each in self.lists]}
 
 
 class WordListRules(Settings):

@@ -1,7 +1,7 @@
 """Settings: what they refuse, what enters a fingerprint, and what a form is told."""
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from infra.manifest import fingerprint
 from infra.settings import Environment, Settings, operational
@@ -50,6 +50,23 @@ def test_explicit_defaults_are_the_same_settings() -> None:
     explicit = Outer(zebra=1, inner=Inner(threshold=0.5), apple=("a",))
     assert explicit.identity() == Outer().identity()
     assert fingerprint(settings=explicit.identity()) == fingerprint(settings=Outer().identity())
+
+
+class Several(Settings):
+    """Settings in containers."""
+
+    items: tuple[Inner, ...] = (Inner(), Inner(threshold=0.1))
+    """Some."""
+    named: dict[str, Inner] = Field(default={"one": Inner()})
+    """More."""
+
+
+def test_settings_in_tuples_and_mappings_give_their_own_identity() -> None:
+    assert Several().identity() == {
+        "items": [{"threshold": 0.5}, {"threshold": 0.1}],
+        "named": {"one": {"threshold": 0.5}},
+    }
+    assert Several(items=(Inner(retries=7), Inner(threshold=0.1))).identity() == Several().identity()
 
 
 def test_nothing_of_the_environment_is_identity() -> None:

@@ -12,15 +12,10 @@ from typing import NamedTuple
 
 from infra.manifest import StageManifest, TokenizerRecord
 from tasks.config import CorpusSettings
-from tasks.dedup import dedup
-from tasks.extract import EXTRACT, extract
-from tasks.fetch import fetch
-from tasks.language import LANGUAGE, language
-from tasks.quality import QUALITY, quality
-from tasks.redact import REDACT, redact
+from tasks.filters import FilterSettings
+from tasks.pipeline import measure, pinned_corpus, refine
+from tasks.quality import QualitySettings
 from tasks.stage import StageRunner
-from tasks.tokenization import tokenization
-from tasks.tokenizer import train_tokenizer
 from tasks.warc import sha1_digest
 
 CRAWL = "CC-MAIN-2026-07"
@@ -101,38 +96,37 @@ def prose() -> tuple[str, ...]:
     return tuple(found)
 
 
+def only_long_documents() -> FilterSettings:
+    """English of fifty words and more, whatever else is wrong with it."""
+    families = QualitySettings.model_fields
+    off = {
+        name: kind(**dict.fromkeys(kind.model_fields))
+        for name in ("gopher_repetition", "gopher_quality", "c4", "fineweb")
+        if (kind := families[name].annotation)
+    }
+    off["gopher_quality"] = off["gopher_quality"].model_copy(update={"min_words": 50})
+    return FilterSettings(quality=QualitySettings(**off))
+
+
 class Chain(NamedTuple):
-    """The manifests of a corpus, fetch to token shards."""
+    """The manifests of a corpus."""
 
-    fetched: StageManifest
-    extracted: StageManifest
-    labelled: StageManifest
-    judged: StageManifest
-    signed: StageManifest
-    clusters: StageManifest
-    unique: StageManifest
-    clean: StageManifest
-    learned: StageManifest
-    tokens: StageManifest
+    stages: list[StageManifest]
+    """The stages through which documents pass."""
+    every: list[StageManifest]
     tokenizer: TokenizerRecord
+    ledger: StageManifest
 
-    @property
-    def stages(self) -> list[StageManifest]:
-        """The stages through which documents pass."""
-        return [self.fetched, self.extracted, self.labelled, self.judged, self.unique, self.clean, self.tokens]
+    def stage(self, name: str) -> StageManifest:
+        """A stage by name."""
+        return next(each for each in self.every if each.stage == name)
 
 
 def run_chain(runner: StageRunner, corpus: CorpusSettings) -> Chain:
     """Every stage of the corpus, one after the other."""
-    fetched = fetch(runner, corpus.source)
-    extracted = runner.apply(EXTRACT, extract, fetched, corpus.extract)
-    labelled = runner.apply(LANGUAGE, language, extracted, corpus.language)
-    judged = runner.apply(QUALITY, quality, labelled, corpus.quality)
-    signed, clusters, unique = dedup(runner, judged, corpus.dedup)
-    clean = runner.apply(REDACT, redact, unique, corpus.redact)
-    learned, tokenizer = train_tokenizer(runner, clean, corpus.tokenizer, corpus.heldout)
-    tokens = tokenization(runner, clean, tokenizer, corpus.heldout)
-    return Chain(fetched, extracted, labelled, judged, signed, clusters, unique, clean, learned, tokens, tokenizer)
+    settings = pinned_corpus(corpus, runner.store)
+    made = refine(runner, measure(runner, settings), settings)
+    return Chain(made.build.passed, made.build.every, made.tokenizer, made.ledger)
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -30,6 +30,7 @@ from tests.tasks.archives import (
     CRAWL,
     Chain,
     members,
+    only_long_documents,
     page,
     prose,
     record,
@@ -47,6 +48,7 @@ GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen J
 def corpus(base: Path | str, crawl: str = CRAWL, **source: Any) -> CorpusSettings:
     return CorpusSettings(
         source=SourceSettings(base_url=str(base), crawl=crawl, **source),
+        filter=only_long_documents(),
         tokenizer=SMALL_TOKENIZER,
         heldout=HeldoutSettings(fraction=0.1),
     )
@@ -92,23 +94,23 @@ def rows(root: Path, manifest: StageManifest, output: str) -> list[dict[str, Any
 
 def ends(root: Path, chain: Chain) -> tuple[list[str], list[tuple[str, int]]]:
     """Ids of every document at the one place where it ended, and the places of what was quarantined."""
-    ids = [row["doc_id"] for output in ("kept", "heldout") for row in rows(root, chain.tokens, output)]
+    ids = [row["doc_id"] for output in ("kept", "heldout") for row in rows(root, chain.stage("tokenization"), output)]
     for stage in chain.stages[:-1]:
         ids += [row["id"] for row in rows(root, stage, "dropped")]
-    quarantined = [(row["file"], row["offset"]) for row in rows(root, chain.fetched, "quarantined")]
+    quarantined = [(row["file"], row["offset"]) for row in rows(root, chain.stage("fetch"), "quarantined")]
     return ids, quarantined
 
 
 def test_every_stage_drops_what_it_is_there_for(built: tuple[Path, Chain]) -> None:
     chain = built[1]
-    assert chain.fetched.total("reasons") == {"http_status": 1, "not_html": 1}
-    assert chain.fetched.rows_of("quarantined") == 1
-    assert chain.extracted.total("reasons") == {"no_text": 1}
-    assert chain.labelled.total("reasons")["language_unwanted"] >= 1
-    assert chain.judged.total("reasons")["too_few_words"] >= 1
-    assert chain.unique.total("reasons")["near_duplicate"] >= 1
-    assert chain.clean.total("counters")["redacted_email"] >= 20
-    assert chain.tokens.kept == chain.clean.kept > 20
+    assert chain.stage("fetch").total("reasons") == {"http_status": 1, "not_html": 1}
+    assert chain.stage("fetch").rows_of("quarantined") == 1
+    assert chain.stage("extract").total("reasons") == {"no_text": 1}
+    assert chain.stage("filter").total("reasons")["language_unwanted"] >= 1
+    assert chain.stage("filter").total("reasons").keys() >= {"language_unwanted", "too_few_words"}
+    assert chain.stage("dedup").total("reasons")["exact_duplicate"] >= 1
+    assert chain.stage("redact").total("counters")["redacted_email"] >= 20
+    assert chain.stage("tokenization").kept == chain.stage("redact").kept > 20
 
 
 def test_every_response_ends_at_exactly_one_place(built: tuple[Path, Chain]) -> None:
@@ -175,7 +177,7 @@ def test_any_text_comes_back_exactly(processor: sentencepiece.SentencePieceProce
 
 def test_held_out_documents_are_not_learned_from(tmp_path: Path, built: tuple[Path, Chain], cluster: Cluster) -> None:
     root, chain = built
-    texts = {row["id"]: row["text"] for row in rows(root, chain.clean, "kept")}
+    texts = {row["id"]: row["text"] for row in rows(root, chain.stage("redact"), "kept")}
     heldout = HeldoutSettings(fraction=0.1)
     lines = [line for text in texts.values() if not is_heldout(text, heldout) for line in split_lines(text, 8192)]
     with_all = [line for text in texts.values() for line in split_lines(text, 8192)]
@@ -188,7 +190,7 @@ def test_too_little_text_is_refused(built: tuple[Path, Chain], cluster: Cluster)
     root, chain = built
     runner = StageRunner(Store(str(root)), cluster)
     with pytest.raises(BadInput, match="enough text to learn a vocabulary from"):
-        train_tokenizer(runner, chain.clean, SMALL_TOKENIZER, HeldoutSettings(fraction=0.999999))
+        train_tokenizer(runner, chain.stage("redact"), SMALL_TOKENIZER, HeldoutSettings(fraction=0.999999))
 
 
 def test_long_lines_are_learned_from_in_parts() -> None:
@@ -200,10 +202,10 @@ def test_token_shards_hold_each_document_once_and_end_it(
     built: tuple[Path, Chain], processor: sentencepiece.SentencePieceProcessor
 ) -> None:
     root, chain = built
-    texts = {row["id"]: row["text"] for row in rows(root, chain.clean, "kept")}
-    counters = chain.tokens.total("counters")
+    texts = {row["id"]: row["text"] for row in rows(root, chain.stage("redact"), "kept")}
+    counters = chain.stage("tokenization").total("counters")
     for output, split in (("kept", "train"), ("heldout", "heldout")):
-        found = rows(root, chain.tokens, output)
+        found = rows(root, chain.stage("tokenization"), output)
         assert found
         for row in found:
             assert row["tokens"][-1] == 2
@@ -216,7 +218,7 @@ def test_token_shards_hold_each_document_once_and_end_it(
 
 def test_token_files_say_what_they_are_and_are_mapped_without_a_copy(built: tuple[Path, Chain]) -> None:
     root, chain = built
-    path = root / chain.tokens.kept_paths[0]
+    path = root / chain.stage("tokenization").kept_paths[0]
     before = pa.total_allocated_bytes()
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     tokens = table["tokens"].chunk(0).flatten().to_numpy()
@@ -243,9 +245,11 @@ def test_tokens_survive_either_width(built: tuple[Path, Chain], size: int) -> No
     schema = tokens_schema(size, chain.tokenizer.sha256, 2)
     tokenizer = chain.tokenizer.model_copy(update={"vocabulary_size": size})
     settings = TokenizationSettings(heldout=HeldoutSettings(fraction=0), tokenizer=tokenizer)
-    split = Tokenize(store)(store.read_table(chain.clean.kept_paths[0]), settings)
+    split = Tokenize(store)(store.read_table(chain.stage("redact").kept_paths[0]), settings)
     assert split.kept.schema == schema
-    ends_of = {row["doc_id"]: row["tokens"] for o in ("kept", "heldout") for row in rows(root, chain.tokens, o)}
+    ends_of = {
+        row["doc_id"]: row["tokens"] for o in ("kept", "heldout") for row in rows(root, chain.stage("tokenization"), o)
+    }
     assert split.kept.num_rows > 5
     assert all(row["tokens"] == ends_of[row["doc_id"]] for row in split.kept.to_pylist())
 
@@ -263,12 +267,12 @@ def test_a_dataset_is_published_once_for_each_content(tmp_path: Path, built: tup
     first = publish(store, "corpus", None, settings, chain.stages, chain.tokenizer)
     assert publish(store, "corpus", None, settings, chain.stages, chain.tokenizer) == first
     assert load_dataset(store, "corpus") == first
-    assert first.tokens("train") == chain.tokens.total("counters")["tokens_train"]
+    assert first.tokens("train") == chain.stage("tokenization").total("counters")["tokens_train"]
     assert [shard.split for shard in first.shards] == sorted((s.split for s in first.shards), reverse=True)
     named = publish(store, "corpus", "v1", settings, chain.stages, chain.tokenizer)
     assert (named.version, named.fingerprint) == ("v1", first.fingerprint)
 
-    other_tokens = chain.tokens.model_copy(update={"shards": chain.tokens.shards[:2]})
+    other_tokens = chain.stage("tokenization").model_copy(update={"shards": chain.stage("tokenization").shards[:2]})
     stages = [*chain.stages[:-1], other_tokens]
     other = corpus(mirror, shards=2)
     second = publish(store, "corpus", None, other, stages, chain.tokenizer)
@@ -282,9 +286,9 @@ def test_a_dataset_needs_both_splits(tmp_path: Path, built: tuple[Path, Chain], 
     chain = built[1]
     empty = [
         s.model_copy(update={"others": {"heldout": s.others["heldout"].model_copy(update={"rows": 0})}})
-        for s in chain.tokens.shards
+        for s in chain.stage("tokenization").shards
     ]
-    tokens = chain.tokens.model_copy(update={"shards": tuple(empty)})
+    tokens = chain.stage("tokenization").model_copy(update={"shards": tuple(empty)})
     with pytest.raises(BadInput, match="no document is left in the heldout split"):
         publish(Store(str(tmp_path)), "c", None, corpus(mirror), [*chain.stages[:-1], tokens], chain.tokenizer)
 
@@ -319,10 +323,10 @@ def test_a_real_crawl_from_a_misbehaving_mirror_is_accounted_for(
         server.kill()
         server.wait()
         server.stdout.close()
-    assert chain.fetched.total("counters").get("lost_shards", 0) == 0
+    assert chain.stage("fetch").total("counters").get("lost_shards", 0) == 0
 
     expected: list[str] = []
-    for shard in chain.fetched.shards:
+    for shard in chain.stage("fetch").shards:
         with (shared_data / "commoncrawl" / shard.source).open("rb") as stream:
             responses = ArchiveIterator(stream, record_types=WarcRecordType.response, parse_http=False)
             expected += [document_id(shard.source, each.stream_pos) for each in responses]
