@@ -1,6 +1,7 @@
 """Names: whatever sets entities in a spaCy pipeline that is given finds them, and nothing else is taken for one."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,7 +19,7 @@ SETTINGS = RedactSettings()
 def name_model(tmp_path: Path) -> Path:
     """A pipeline that knows one name by a rule."""
     nlp = spacy.blank("en")
-    ruler = nlp.add_pipe("entity_ruler")
+    ruler: Any = nlp.add_pipe("entity_ruler")
     ruler.add_patterns(
         [{"label": "PERSON", "pattern": "Ada Lovelace"}, {"label": "ORG", "pattern": "Analytical Society"}]
     )

@@ -19,10 +19,10 @@ EVERYTHING = RedactSettings(kinds=PRIORITY)
 
 
 def documents(texts: list[str], languages: list[str | None] | None = None) -> pa.Table:
-    languages = languages or [None] * len(texts)
+    codes = languages or [None] * len(texts)
     rows = [
         {"id": str(n), "source": "c", "file": "w", "offset": n, "text": text, "language": language}
-        for n, (text, language) in enumerate(zip(texts, languages, strict=True))
+        for n, (text, language) in enumerate(zip(texts, codes, strict=True))
     ]
     return pa.Table.from_pylist(rows, schema=DOCUMENTS)
 
