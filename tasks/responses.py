@@ -47,7 +47,7 @@ class ResponseBatch:
     @property
     def full(self) -> bool:
         """Whether the batch has reached its limit of documents or bytes."""
-        rows = len(self._kept) + len(self._skipped)
+        rows = len(self._kept) + len(self._skipped) + len(self._broken)
         return rows >= self._settings.batch_documents or self._bytes >= self._settings.batch_bytes
 
     def keep(

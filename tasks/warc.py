@@ -13,29 +13,25 @@ import base64
 import hashlib
 import io
 import zlib
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from tasks.transport import SourceUnavailableError
+from tasks.tape import BLOCK_BYTES, KEPT_BYTES, Tape
 
 GZIP_MAGIC = b"\x1f\x8b\x08"
 FRAME_MAGICS = (b"\x04\x22\x4d\x18", b"\x28\xb5\x2f\xfd")
 """LZ4 and Zstandard."""
 DIGEST_HEADERS = ("WARC-Block-Digest", "WARC-Payload-Digest")
 RECORD_OPENING = b"\nWARC/1."
-BLOCK_BYTES = 1 << 16
 _BASE32 = str.maketrans(
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz234567+-_ ",
     "0123456789abcdefghijklmnop" * 2 + "qrstuv" + "****",
 )
 """Digits of base 32 as RFC 4648 and as Python write them; what int() takes beside digits is none."""
 _UNKNOWN = int(WarcRecordType.unknown)
-KEPT_BYTES = 16 << 20
-"""How far back reading can go when it has lost its way."""
 
 
 @dataclass(frozen=True)
@@ -97,83 +93,12 @@ def read_records(
         yield from _plain(tape, None, limits)
 
 
-def _first_member(tape: "Tape") -> int | None:
+def _first_member(tape: Tape) -> int | None:
     """Where a compressed file whose beginning is damaged has its first member; None for what is none."""
     beginning = b"".join(iter(lambda: tape.read(BLOCK_BYTES) if tape.tell() < KEPT_BYTES // 2 else b"", b""))
     member, record = beginning.find(GZIP_MAGIC), beginning.find(RECORD_OPENING)
     tape.seek(0)
     return member if member >= 0 and (record < 0 or member < record) else None
-
-
-class Tape(io.RawIOBase):
-    """A stream that is read forward and remembers its last bytes, so that reading can go back by so much."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._blocks: deque[tuple[int, bytes]] = deque()
-        self._position = self.end = 0
-
-    @property
-    def start(self) -> int:
-        """The first byte that is still held."""
-        return self._blocks[0][0] if self._blocks else self.end
-
-    def readable(self) -> bool:
-        """Say yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move to a byte that is held, or forward to any."""
-        if whence != io.SEEK_SET or offset < self.start:
-            raise io.UnsupportedOperation(f"byte {offset:,} is no longer held")
-        while offset > self.end and self._load():
-            pass
-        self._position = min(offset, self.end)
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Some bytes, at most `size`; none at the end only."""
-        if self._position == self.end and not self._load():
-            return b""
-        for start, block in reversed(self._blocks):
-            if start <= self._position:
-                first = self._position - start
-                data = block[first : first + size] if size >= 0 else block[first:]
-                self._position += len(data)
-                return data
-        raise io.UnsupportedOperation("the position is no longer held")
-
-    def _load(self) -> bool:
-        try:
-            block = self._stream.read(BLOCK_BYTES)
-        except OSError as error:  # not to be taken for an error of the archive
-            raise SourceUnavailableError(str(error)) from error
-        if block:
-            self._blocks.append((self.end, block))
-            self.end += len(block)
-            self.keep(self.end - KEPT_BYTES)
-        return bool(block)
-
-    def keep(self, offset: int) -> None:
-        """Forget what stands before an offset."""
-        while self._blocks and self._blocks[0][0] + len(self._blocks[0][1]) <= offset:
-            self._blocks.popleft()
-
-    def find(self, needle: bytes, offset: int) -> int | None:
-        """Where a needle stands first at or after an offset. Moves the tape there, or to the end without one."""
-        self.seek(max(offset, self.start))
-        tail = b""
-        while block := self.read(BLOCK_BYTES):
-            place = (tail + block).find(needle)
-            if place >= 0:
-                return self.seek(self._position - len(block) - len(tail) + place)
-            tail = (tail + block)[1 - len(needle) :]
-            self.keep(self._position - len(block) - len(tail))
-        return None
 
 
 def _framed(tape: Tape, limits: Limits, magic: bytes) -> Iterator[Record | Broken]:

@@ -1,12 +1,16 @@
 """Fetch: every response is kept, dropped or quarantined, whatever state the shard is in."""
 
 import gzip
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from fastwarc.stream_io import BrotliWriter, GzipWriter, ZstdWriter
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, RunFailed
@@ -14,9 +18,12 @@ from infra.manifest import StageManifest
 from infra.schema import RESPONSES
 from infra.store import Store
 from tasks.archive import sniff
+from tasks.collection_reader import read_collection
+from tasks.collections import CollectionSettings, list_collections
 from tasks.fetch import fetch, fetch_shard, shard_paths
 from tasks.stage import StageRunner
 from tasks.transport import SourceSettings
+from tests.conftest import REPOSITORY
 from tests.tasks.records import CRAWL, http, members, page, record, response, warcinfo, write_crawl
 
 HTML = page("Some words.")
@@ -232,3 +239,154 @@ def test_a_damaged_listing_is_refused(tmp_path: Path, listing: bytes) -> None:
     (tmp_path / f"crawl-data/{CRAWL}/warc.paths.gz").write_bytes(listing)
     with pytest.raises(BadInput, match="a listing is gzipped text"):
         shard_paths(source(tmp_path))
+
+
+def test_what_a_record_says_on_its_use_is_kept(tmp_path: Path) -> None:
+    refusing = b"<html><head><meta name='robots' content='noai'></head><a rel='license' href='/l'>x</a></html>"
+    found = Outcome(
+        tmp_path,
+        members(
+            raw(http(HTML, X_Robots_Tag="noindex, nofollow", TDM_Reservation="1")),
+            raw(http(refusing)),
+            raw(http(HTML, X_Robots_Tag="unavailable_after: 1 Jan 2026 00:00:00 GMT")),
+            C,
+        ),
+    )
+    assert [(row["opt_out"], row["license"]) for row in found.kept.to_pylist()] == [
+        ("noindex,tdm-reservation", None),
+        ("noai", "http://n.example/l"),
+        ("unavailable_after", None),
+        (None, None),
+    ]
+
+
+def test_an_earlier_listing_serves_where_the_crawl_is_out_of_reach(tmp_path: Path, cluster: Cluster) -> None:
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    paths = write_crawl(mirror, [members(A), members(B)])
+    first = run(root, cluster, mirror)
+    assert run(root, cluster, tmp_path / "gone").fingerprint == first.fingerprint
+    assert shard_paths(source(tmp_path / "gone", first_shard=1), Store(str(root))) == paths[1:]
+    with pytest.raises(BadInput):
+        shard_paths(source(tmp_path / "gone"), Store(str(tmp_path / "other")))
+
+
+def test_a_crawl_and_collections_are_one_stage(tmp_path: Path, cluster: Cluster) -> None:
+    paths = write_crawl(tmp_path / "mirror", [members(A)])
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jsonl").write_text(f'{{"text": "of {name}"}}\n')
+    collections = [CollectionSettings(name=name, paths=(str(tmp_path / name),)) for name in ("one", "two")]
+    store = Store(str(tmp_path / "root"))
+    runner = StageRunner(store, cluster)
+    both = fetch(runner, source(tmp_path / "mirror"), collections)
+    assert [shard.source for shard in both.shards] == [*paths, "one:a.jsonl", "two:a.jsonl"]
+    rows = [row for path in both.kept_paths for row in store.read_table(path).to_pylist()]
+    assert [(row["source"], row["payload"]) for row in rows] == [
+        (CRAWL, HTML + b"a"),
+        ("one", b"of one"),
+        ("two", b"of two"),
+    ]
+    local = SourceSettings(crawl=None)
+    alone = fetch(runner, local, collections)
+    assert alone.kept == 2
+    assert fetch(runner, local, collections).digest == alone.digest
+    (tmp_path / "two/a.jsonl").write_text('{"text": "changed"}\n')
+    assert fetch(runner, local, collections).digest != alone.digest
+    with pytest.raises(BadInput, match="there must be something to read"):
+        fetch(runner, local)
+
+
+def peak_bytes(script: str, *arguments: str) -> tuple[int, str]:
+    """Peak resident bytes and output of a script in a process of its own."""
+    ending = "\nimport resource, sys\nsys.stderr.write(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
+    command = [sys.executable, "-c", script + ending, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    return int(done.stderr) << 10, done.stdout
+
+
+READ_SHARD = """
+import sys
+from infra.store import Store
+from tasks.fetch import fetch_shard
+from tasks.transport import SourceSettings
+settings = SourceSettings(base_url=sys.argv[1], crawl=sys.argv[2], max_record_bytes=16 << 20)
+for path in sys.argv[3:]:
+    for split in fetch_shard(Store("."), path, settings):
+        print(split.kept.num_rows, *split.others["quarantined"]["reason"].to_pylist())
+"""
+
+
+def packed_zeros(kind: type, folder: Path) -> bytes:
+    writer = kind(str(folder / "zeros"))
+    for _ in range(400):
+        writer.write(bytes(1 << 20))
+    writer.close()
+    return (folder / "zeros").read_bytes()
+
+
+def test_bombs_cost_no_memory(tmp_path: Path) -> None:
+    """400 MB that a body, a member or a header unpacks to, against the memory of reading one small page."""
+    encodings = {"gzip": GzipWriter, "br": BrotliWriter, "zstd": ZstdWriter}
+    bodies = {name: packed_zeros(kind, tmp_path) for name, kind in encodings.items()}
+    bombs = [members(raw(http(body, Content_Encoding=name)), C) for name, body in bodies.items()]
+    bombs.append(bodies["gzip"] + members(C))  # a member that is no record
+    large = packed_zeros(GzipWriter, tmp_path)
+    head = record("response", "http://n.example/", b"", Content_Length=str(400 << 20)).rstrip(b"\r\n") + b"\r\n\r\n"
+    bombs.append(gzip.compress(head) + large + members(C))
+    paths = write_crawl(tmp_path, [members(A), *bombs])
+    small, _ = peak_bytes(READ_SHARD, str(tmp_path), CRAWL, paths[0])
+    peak, output = peak_bytes(READ_SHARD, str(tmp_path), CRAWL, *paths[1:])
+    reasons = [line.split()[1:] for line in output.splitlines()]
+    assert reasons[:4] == [["record_too_large"]] * 3 + [["invalid_record"]]
+    assert [line.split()[0] for line in output.splitlines()] == ["1"] * 5
+    assert peak - small < 120 << 20
+
+
+def test_a_page_of_one_line_of_64_megabytes_is_kept(tmp_path: Path) -> None:
+    line = b"<html>" + b"x" * (63 << 20)
+    found = Outcome(tmp_path, members(response("http://l.example/", line), C))
+    assert found.payloads == [line, HTML + b"c"]
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-32", "shift_jis", "koi8-r", "utf-7", "cp037"])
+def test_pages_of_every_charset_and_with_nuls_are_kept_as_they_are(tmp_path: Path, charset: str) -> None:
+    body = "<html><head><title>\x00Ж</title></head></html>".encode(charset, "replace")
+    found = Outcome(tmp_path, members(raw(http(body, content_type=f"text/html; charset={charset}")), C))
+    assert found.kept.to_pylist()[0]["charset"] == charset
+    assert found.payloads == [body, HTML + b"c"]
+
+
+def shard_counts(shared_data: Path, archive: str) -> tuple[int, int]:
+    """Kept rows and quarantined rows of the first crawl of the mirror."""
+    mirror = shared_data / "commoncrawl"
+    settings = SourceSettings(base_url=str(mirror), crawl="CC-MAIN-2026-91", archive=archive)
+    splits = [split for path in shard_paths(settings) for split in fetch_shard(Store(str(shared_data)), path, settings)]
+    assert all(split.kept["payload"].null_count == 0 for split in splits)
+    return sum(split.kept.num_rows for split in splits), sum(split.others["quarantined"].num_rows for split in splits)
+
+
+@pytest.mark.parametrize(("archive", "documents"), [("warc", 1186), ("wet", 1185)])
+def test_the_mirror_is_read_whole(shared_data: Path, archive: str, documents: int) -> None:
+    assert shard_counts(shared_data, archive) == (documents, 0)
+
+
+def test_genuine_archives_are_read_or_quarantined(shared_data: Path) -> None:
+    settings = CollectionSettings(
+        name="genuine", paths=(str(shared_data / "warc-bytes/*.warc.*"),), format="warc", identify_by="stat"
+    )
+    limits = SourceSettings(crawl=None)
+    kept: dict[str, int] = {}
+    with tempfile.TemporaryDirectory() as root:
+        listing = list_collections(Store(root), [settings], limits)
+        for shard in listing.shards:
+            for split in read_collection(Store(root), listing.path, shard, settings, limits):
+                kept[shard.removeprefix("genuine:")] = split.kept.num_rows
+                if split.others["quarantined"].num_rows:
+                    assert shard == "genuine:clipped.warc.gz"
+    assert {name for name, rows in kept.items() if rows == 0} == {
+        "block-sized-records.warc.gz",  # records of no known type
+        "clipped.warc.gz",
+        "whirlwind.warc.wat.gz",
+        "whirlwind.warc.wet.gz",
+        *(name for name in kept if name.startswith("02-")),  # a redirect
+    }
