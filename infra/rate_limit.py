@@ -2,11 +2,12 @@
 
 The buckets live in the Dask scheduler. A worker reserves its tokens there and is told how long to wait; where no
 worker runs the code, as in the driver, the buckets are the process's own. When a server says that it is overloaded,
-whoever hears it pauses the bucket for all.
+whoever hears it pauses the bucket for all, those included that wait for tokens which they have reserved already.
 
 Source of the algorithm: the virtual-scheduling form of the leaky bucket (ITU-T I.371, annex A).
 """
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -17,24 +18,32 @@ from distributed.diagnostics.plugin import SchedulerPlugin
 from distributed.utils import sync
 
 _HANDLER = "gristmill_reserve"
+_AN_INSTANT = 1e-3
+"""Seconds by which clocks and sleeps may err."""
 
 
 @dataclass
 class TokenBucket:
-    """When the next token is free; a burst may be taken at once after a rest."""
+    """A bucket of `burst` tokens that fills by `rate` tokens a second: no span of t seconds passes more than
+    burst + rate * t of them."""
 
-    free_at: float = 0.0
+    filled_at: float = -math.inf
+    """When the tokens that are taken will have come in."""
+    paused_until: float = -math.inf
 
     def reserve(self, amount: float, rate: float, burst: float, now: float) -> float:
-        """Take an amount of tokens and return the seconds to wait before using them."""
-        self.free_at = max(self.free_at, now - burst / rate)
-        wait = max(0.0, self.free_at - now)
-        self.free_at += amount / rate
-        return wait
+        """Take an amount of tokens and return the seconds to wait before using them; an amount of 0 waits for the end
+        of a pause alone."""
+        start = max(now, self.paused_until)
+        if amount == 0:
+            return start - now
+        # During a pause and a rest the bucket fills, up to a burst.
+        self.filled_at = max(self.filled_at, start - burst / rate) + amount / rate
+        return max(self.filled_at, start) - now
 
     def pause(self, seconds: float, now: float) -> None:
         """Let nobody through for some seconds."""
-        self.free_at = max(self.free_at, now + seconds)
+        self.paused_until = max(self.paused_until, now + seconds)
 
 
 @dataclass
@@ -71,7 +80,7 @@ class RateLimitPlugin(SchedulerPlugin):
 
 @dataclass
 class RateLimit:
-    """A claim on the bucket of one server. Without a rate, nothing is limited and pauses concern the caller alone."""
+    """A claim on the bucket of one server. An infinite rate obeys pauses alone; without a rate nobody is asked."""
 
     name: str
     rate: float | None
@@ -79,10 +88,18 @@ class RateLimit:
     _own: Buckets = field(default_factory=Buckets, repr=False)
 
     def wait(self, amount: float = 1.0) -> float:
-        """Take tokens and sleep until they are free; the seconds slept."""
-        seconds = self.reserve(amount)
-        time.sleep(seconds)
-        return seconds
+        """Take tokens and sleep until they are free; the seconds slept.
+
+        Where a pause has begun meanwhile, the tokens are given up for others behind it: not all who waited before it
+        may come at once when it ends.
+        """
+        slept = 0.0
+        while True:
+            seconds = self.reserve(amount)
+            time.sleep(seconds)
+            slept += seconds
+            if seconds == 0 or self.reserve(0) < _AN_INSTANT:
+                return slept
 
     def reserve(self, amount: float = 1.0) -> float:
         """Take tokens; the seconds until they may be used."""
@@ -90,7 +107,8 @@ class RateLimit:
 
     def pause(self, seconds: float) -> None:
         """Let no worker of the cluster use the server for some seconds."""
-        self._ask(0.0, seconds)
+        if seconds > 0:
+            self._ask(0.0, seconds)
 
     def _ask(self, amount: float, pause: float) -> float:
         if self.rate is None:
