@@ -1,4 +1,4 @@
-"""Gopher's quality rules (Rae et al. 2021, section A1.1): is this prose, by its words, symbols and lines?
+"""Gopher's quality rules (Rae et al. 2021, section A1.1): whether it is prose, by words, symbols and lines.
 
 As datatrove measures: a word that consists of `tasks.word_rules.symbols` alone is a symbol; number and mean length are
 of the other words, while shares of words are of all, symbols too.

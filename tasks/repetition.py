@@ -204,10 +204,10 @@ def repeated_ngrams(tokens: Any, starts: Any, lengths: Any, hashes: Any, powers:
 
 @njit(cache=True, nogil=True)
 def _same(tokens: Any, one: Any, other: Any, n: int) -> bool:
-    for offset in range(n):
-        if tokens[one + offset] != tokens[other + offset]:
-            return False
-    return True
+    offset = 0
+    while offset < n and tokens[one + offset] == tokens[other + offset]:
+        offset += 1
+    return offset == n
 
 
 @njit(cache=True, nogil=True)

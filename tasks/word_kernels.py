@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SPACE, BREAK, MARK, OPENING, TERMINAL_MARK = 1, 2, 4, 8, 16
-"""Classes of characters: white space, the end of a line, . or ellipsis, a bullet, and a mark that ends a sentence."""
+SPACE, BREAK, OPENING, LETTER = 1, 2, 4, 8
+"""Classes of characters: white space, the end of a line, a bullet or hyphen, a letter."""
+TAIL_ALWAYS, TAIL_AFTER_LOWER = 1, 2
+"""Marks that are cut off a word of letters: always, or after a-z."""
+DIFFICULT, LETTERS, LETTERS_AND_TAIL = 0, 1, 2
+"""Kinds of new chunks: one needs the rules, the others are a word of letters, with or without a mark behind it."""
 BULLET_LINE, ELLIPSIS_LINE, SQUARE_LINE, CURLY_LINE = 1, 2, 4, 8
 """Flags of lines: begins with a bullet, ends in an ellipsis, holds a square bracket, holds a curly one."""
 OTHER, TERMINAL, PUNCTUATION = 0, 1, 2
@@ -100,45 +104,66 @@ def _slot(hashed: Any, slots: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def look_up(codes: Any, begins: Any, ends: Any, slots: Any, hashes: Any, bounds: Any, pool: Any, known: int) -> Any:
+def _find(codes: Any, begin: int, size: int, hashed: Any, slots: Any, hashes: Any, bounds: Any, pool: Any) -> Any:
+    """The slot that holds a chunk, or the empty one where it belongs."""
+    slot = _slot(hashed, slots)
+    while slots[slot]:
+        entry = slots[slot]
+        if hashes[entry] == hashed and bounds[entry + 1] - bounds[entry] == size:
+            same = True
+            for offset in range(size):
+                if pool[bounds[entry] + offset] != codes[begin + offset]:
+                    same = False
+                    break
+            if same:
+                break
+        slot = (slot + 1) & (len(slots) - 1)
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def look_up(codes: Any, begins: Any, ends: Any, classes: Any, tails: Any, rules: int, table: Any, known: int) -> Any:
     """Ids of chunks; 0 for empty ones. New ones are added to the table, which has to have room for all.
 
     The table: `slots` (a power of two of them) hold ids or 0; by id, `hashes`, and the characters
-    pool[bounds[id] : bounds[id + 1]]. Returns ids and, for each new id in turn, the index of its chunk.
+    pool[bounds[id] : bounds[id + 1]]. Ids below `rules` are special cases; `tails` says of ASCII characters which are
+    cut off a word, and nothing is plain if it is empty. Returns ids and, for each new id in turn, the index of its
+    chunk and its kind.
     """
+    slots, hashes, bounds, pool = table
     ids = np.zeros(len(begins), np.int32)
     fresh = np.empty(len(begins), np.int64)
+    kinds = np.zeros(len(begins), np.uint8)
     first = known
     for index in range(len(begins)):
         begin, size = begins[index], ends[index] - begins[index]
         if size == 0:
             continue
-        hashed = np.uint64(size)
+        hashed = before = np.uint64(0)
+        letters = 0
         for position in range(begin, begin + size):
+            before = hashed
             hashed = (hashed ^ np.uint64(codes[position])) * np.uint64(0x9E3779B97F4A7C15)
             hashed ^= hashed >> np.uint64(32)
-        slot = _slot(hashed, slots)
-        while True:
-            entry = slots[slot]
-            if entry == 0:
-                slots[slot] = entry = known
-                hashes[known] = hashed
-                pool[bounds[known] : bounds[known] + size] = codes[begin : begin + size]
-                bounds[known + 1] = bounds[known] + size
-                fresh[known - first] = index
-                known += 1
-                break
-            if hashes[entry] == hashed and bounds[entry + 1] - bounds[entry] == size:
-                same = True
-                for offset in range(size):
-                    if pool[bounds[entry] + offset] != codes[begin + offset]:
-                        same = False
-                        break
-                if same:
-                    break
-            slot = (slot + 1) & (len(slots) - 1)
-        ids[index] = entry
-    return ids, fresh[: known - first].copy()
+            letters += classes[codes[position]] & LETTER != 0
+        slot = _find(codes, begin, size, hashed, slots, hashes, bounds, pool)
+        if slots[slot] == 0:
+            last = codes[begin + size - 1]
+            if letters == size and len(tails):
+                kinds[known - first] = LETTERS
+            elif letters == size - 1 and size > 1 and last < len(tails) and tails[last]:
+                word = slots[_find(codes, begin, size - 1, before, slots, hashes, bounds, pool)]
+                lower = 97 <= codes[begin + size - 2] <= 122
+                if (word == 0 or word >= rules) and (lower or tails[last] == TAIL_ALWAYS):
+                    kinds[known - first] = LETTERS_AND_TAIL
+            slots[slot] = known
+            hashes[known] = hashed
+            pool[bounds[known] : bounds[known] + size] = codes[begin : begin + size]
+            bounds[known + 1] = bounds[known] + size
+            fresh[known - first] = index
+            known += 1
+        ids[index] = slots[slot]
+    return ids, fresh[: known - first].copy(), kinds[: known - first].copy()
 
 
 @njit(cache=True, nogil=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.word_kernels import FRAGILE, HEAD, TAIL
+from tasks.word_kernels import FRAGILE, HEAD, TAIL, TAIL_AFTER_LOWER, TAIL_ALWAYS
 
 UNSPACED = frozenset({"zh", "yue", "wuu", "gan", "lzh", "ja", "th", "lo", "km", "my", "bo", "dz"})
 """Languages written without spaces between words (Tibetan and Dzongkha: between syllables)."""
@@ -31,7 +31,9 @@ _PART = "\n\r\n"  # white space that stands in no chunk, line or rule
 _TOGETHER = 1000  # chunks that spaCy is given at once
 _PATIENCE = 1_000_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
 _PLAIN = re.compile(r"\w+|[^\w\s]")
-_LETTER_AFFIXES = ("id", "ms")  # their affixes hold letters (currencies); no other language's do
+_LETTER_AFFIXES = ("el", "fr", "ht", "hu", "id", "it", "ms", "pl", "pt", "ro", "sl")  # clitics, currencies
+_POSSESSIVES = ("'s", "'S", "\u2019s", "\u2019S")
+_DIGIT = re.compile("[0-9]")
 _PROXIES = {"no": "nb"}
 _NEEDS_PACKAGES = ("ja", "ko", "th", "vi", "zh")  # spaCy leaves these to packages of their own
 
@@ -84,6 +86,32 @@ def _blank(language: str) -> Any:
     return spacy.blank(language)
 
 
+class QuickSearches:
+    """A tokeniser's searches for affixes, which need not read what cannot hold one.
+
+    Letters alone never are an affix. None begins with a letter or digit but currencies with a dollar sign, and none
+    ends with one but 's and units after a digit (languages with others are named in _LETTER_AFFIXES).
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._prefix, self._suffix, self._infixes = model.prefix_search, model.suffix_search, model.infix_finditer
+        self.token_match, self.url_match = model.token_match, model.url_match
+
+    def prefix_search(self, chunk: str) -> Any:
+        """The first prefix."""
+        return None if chunk[:1].isalnum() and "$" not in chunk else self._prefix(chunk)
+
+    def suffix_search(self, chunk: str) -> Any:
+        """The last suffix."""
+        if chunk[-1:].isalnum() and chunk[-2:] not in _POSSESSIVES and (chunk.isalpha() or not _DIGIT.search(chunk)):
+            return None
+        return self._suffix(chunk)
+
+    def infix_finditer(self, chunk: str) -> Any:
+        """All infixes."""
+        return () if chunk.isalpha() else self._infixes(chunk)
+
+
 class SpacyRules:
     """A language's rules, without a model."""
 
@@ -94,92 +122,67 @@ class SpacyRules:
         from spacy.vocab import Vocab
 
         known = _blank(language).tokenizer
+        searches = known if language in _LETTER_AFFIXES else QuickSearches(known)
         self._vocab = Vocab()  # a vocabulary of its own: the language's works out features of every new word
-        self._tokenizer = _tokenizer(self._vocab, known, known.rules)
-        self._rules = frozenset(known.rules)
-        self._read_special_cases(_tokenizer(self._vocab, known, {}))
-        spaced = sorted((rule for rule in self._rules if len(rule.split()) > 1), key=len, reverse=True)
+        self._tokenizer = _tokenizer(self._vocab, searches, known.rules)
+        self.special = sorted(rule for rule in known.rules if rule.strip() == rule != "")
+        self.links = self._read_special_cases(_tokenizer(self._vocab, searches, {}))
+        self._head_ends = tuple(token for token, link in self.links.items() if link & HEAD)
+        self._tail_begins = tuple(token for token, link in self.links.items() if link & TAIL)
+        spaced = sorted((rule for rule in self.special if len(rule.split()) > 1), key=len, reverse=True)
         self._spaced_rule = re.compile("|".join(map(re.escape, spaced))).search if spaced else None
-        self._letters_stay = language not in _LETTER_AFFIXES
-        self._tails = self._plain_tails() if self._letters_stay else ""
+        self.tails = np.zeros(0, np.uint8) if language in ("id", "ms") else self._plain_tails()
 
-    def _read_special_cases(self, bare: Any) -> None:
-        """Learn which tokens can begin or end a special case of several tokens, and what such cases turn into."""
-        heads, tails, changed = set(), set(), set()
-        rules = sorted(self._rules)
-        for parts, final in zip(self._tokens_of(bare, rules), self._tokens_of(self._tokenizer, rules), strict=True):
+    def _read_special_cases(self, bare: Any) -> dict[str, int]:
+        """Which tokens can begin or end a special case of several tokens, and which betray that one was applied."""
+        links: dict[str, int] = {}
+        for parts, final in zip(
+            self._tokens_of(bare, self.special), self._tokens_of(self._tokenizer, self.special), strict=True
+        ):
             if len(parts) > 1:
-                heads.update(parts[:-1])
-                tails.update(parts[1:])
-                if parts != final:
-                    new = [token for token in final if token not in parts] or final
-                    changed.add(max(new, key=len))  # one of its tokens betrays the rule; a full stop would often lie
-        self._heads, self._tail_tokens, self._changed = frozenset(heads), frozenset(tails), frozenset(changed)
-        self._head_ends, self._tail_begins = tuple(heads), tuple(tails)
+                for token in parts[:-1]:
+                    links[token] = links.get(token, 0) | HEAD
+                for token in parts[1:]:
+                    links[token] = links.get(token, 0) | TAIL
+                if parts != final:  # one token of the case betrays it; a full stop would often lie
+                    token = max([token for token in final if token not in parts] or final, key=len)
+                    links[token] = links.get(token, 0) | FRAGILE
+        return links
 
-    def _plain_tails(self) -> str:
-        """Marks that are always cut off the end of a word of letters; a full stop only after a-z."""
+    def _plain_tails(self) -> np.ndarray:
+        """By ASCII code, the marks that are cut off the end of a word of letters."""
+        tails = np.zeros(128, np.uint8)
 
         def cut(chunk: str) -> bool:
-            return [token.text for token in self._tokenizer(chunk)] == [chunk[:-1], chunk[-1]]
+            return list(self._tokens_of(self._tokenizer, [chunk])) == [[chunk[:-1], chunk[-1]]]
 
-        if self._tokenizer.token_match is not None:
-            return ""
-        marks = [mark for mark in ',;:!?)"' if mark not in self._rules and cut(f"xq{mark}")]
-        if "." not in self._rules and all(cut(f"xq{letter}.") for letter in string.ascii_lowercase):
-            marks.append(".")
-        return "".join(marks)
+        if self._tokenizer.token_match is None:
+            for mark in ',;:!?)"':
+                tails[ord(mark)] = TAIL_ALWAYS * (mark not in self.special and cut(f"xq{mark}"))
+            stop = "." not in self.special and all(cut(f"xq{letter}.") for letter in string.ascii_lowercase)
+            tails[ord(".")] = TAIL_AFTER_LOWER * stop
+        return tails
 
     def crosses_spaces(self, line: str) -> bool:
         """Whether a special case that holds a space stands in a line."""
         return self._spaced_rule is not None and self._spaced_rule(line) is not None
 
-    def flags(self, chunks: Sequence[str], tokens: Sequence[str], sizes: Sequence[int]) -> list[int]:
-        """Whether special cases changed a chunk's tokens, and whether one could begin at its end or end at its start.
+    def fragile_flags(self, chunk: str) -> int:
+        """Flags of a chunk that special cases changed.
 
-        Only a longer match across the space can undo a change, so a line needs spaCy whole only if two neighbours
-        could share a match and one of them was changed.
+        Only a longer match across a space can undo a change, so a line needs spaCy whole only if two neighbours could
+        share a match and one of them was changed. What the chunk's tokens were before the change is not known.
         """
-        flags, at = [], 0
-        for chunk, size in zip(chunks, sizes, strict=True):
-            flags.append(self._flags(chunk, tokens[at : at + size]))
-            at += size
-        return flags
-
-    def _flags(self, chunk: str, tokens: Sequence[str]) -> int:
-        if self._changed.isdisjoint(tokens) or chunk in self._rules:
-            return HEAD * (tokens[-1] in self._heads) | TAIL * (tokens[0] in self._tail_tokens)
         return FRAGILE | HEAD * chunk.endswith(self._head_ends) | TAIL * chunk.startswith(self._tail_begins)
 
     def tokenize(self, chunks: Sequence[str]) -> tuple[list[str], list[int]]:
         """Tokens of all chunks (or lines), and how many each has; white space becomes the empty string."""
-        plain = [self._plain(chunk) for chunk in chunks]
-        waiting = [chunk for chunk, size in zip(chunks, plain, strict=True) if not size]
-        found = self._by_spacy(waiting)
         tokens: list[str] = []
         sizes: list[int] = []
-        for chunk, size in zip(chunks, plain, strict=True):
-            if size == 1:
-                tokens.append(chunk)
-            elif size == 2:
-                tokens += (chunk[:-1], chunk[-1])
-            else:
-                tokens += (others := next(found))
-                size = len(others)
-            sizes.append(size)
+        for found in self._by_spacy(chunks):
+            tokens += found
+            sizes.append(len(found))
         return tokens, sizes
-
-    def _plain(self, chunk: str) -> int:
-        """1 for a chunk of letters, 2 for one with a mark at its end, where no rule speaks of it; otherwise 0."""
-        if chunk in self._rules:
-            return 0
-        if chunk.isalpha():
-            return int(self._letters_stay)
-        if chunk[-1] not in self._tails:
-            return 0
-        word = chunk[:-1]
-        plain = word.isalpha() and word not in self._rules and (chunk[-1] != "." or "a" <= word[-1] <= "z")
-        return 2 * plain
 
     def _by_spacy(self, chunks: Sequence[str]) -> Iterator[list[str]]:
         """Tokens of each chunk, by spaCy where that does not take too long."""
@@ -214,6 +217,9 @@ class Unspaced:
     spaced = False
 
     def __init__(self) -> None:
+        self.special: list[str] = []
+        self.links: dict[str, int] = {}
+        self.tails = np.zeros(0, np.uint8)
         tibetan, marks = _letters_and_marks([(0xF00, 0xFFF)])
         others, more = _letters_and_marks(_UNSPACED_BLOCKS)
         marks += more
@@ -225,9 +231,9 @@ class Unspaced:
         """No unit holds a space."""
         return False
 
-    def flags(self, chunks: Sequence[str], tokens: Sequence[str], sizes: Sequence[int]) -> list[int]:
+    def fragile_flags(self, chunk: str) -> int:
         """Chunks do not bear on each other."""
-        return [0] * len(chunks)
+        return 0
 
     def tokenize(self, chunks: Sequence[str]) -> tuple[list[str], list[int]]:
         """Units of all chunks, and how many each has."""

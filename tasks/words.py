@@ -7,19 +7,26 @@ other than one space, which spaCy makes a token of.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tasks.word_kernels import (
     BREAK,
+    DIFFICULT,
+    FRAGILE,
+    HEAD,
+    LETTER,
+    LETTERS_AND_TAIL,
     OPENING,
     OTHER,
     PUNCTUATION,
     SPACE,
+    TAIL,
     TERMINAL,
     fill_slots,
     gather,
@@ -33,6 +40,7 @@ from tasks.word_rules import SpacyRules, Unspaced, language_rules, sentence_mark
 LIBRARIES = ("spacy", "numba")
 """Libraries whose versions can change what a word is."""
 _REMEMBERED = 1 << 19  # chunks of a language; about 100 MB when full
+_LETTERS_UP_TO = 0x30000  # rarer letters are left to the rules
 _WORD, _ALPHABETIC = 4, 8
 
 
@@ -64,25 +72,29 @@ class Column:
 class TokenTable:
     """What each token is like, by its id; id 0 is white space, which is no word."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: Mapping[str, int]) -> None:
         self.ids: dict[str, int] = {}
-        self._length, self._flags = Column(np.int32), Column(np.uint8)
+        self._length, self._flags, self._links = Column(np.int32), Column(np.uint8), Column(np.uint8)
         self._hashes, self._powers = Column(np.uint64), Column(np.uint64)
         self._symbols, self._terminals = symbols(), sentence_marks()
         self.learn([""])
+        self.learn(list(links))
+        self.links[1:] = list(links.values())
 
-    def learn(self, tokens: list[str]) -> np.ndarray:
-        """Ids of tokens, known or new: int32."""
+    def learn(self, tokens: list[str], letters: bool = False) -> np.ndarray:
+        """Ids of tokens, known or new: int32. `letters` says that they hold letters alone."""
         ids, known = self.ids, len(self.ids)
         found = np.array([ids.setdefault(token, len(ids)) for token in tokens], np.int32)
         if len(ids) > known:
-            self._describe(list(ids)[known:])
+            self._describe(list(islice(ids, known, None)), letters)
         return found
 
-    def _describe(self, tokens: list[str]) -> None:
+    def _describe(self, tokens: list[str], letters: bool) -> None:
         lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
         self._length.extend(lengths)
-        self._flags.extend([self._flags_of(token) for token in tokens])
+        self._links.extend(np.zeros(len(tokens)))
+        plain = np.full(len(tokens), _WORD | _ALPHABETIC | OTHER)
+        self._flags.extend(plain if letters else [self._flags_of(token) for token in tokens])
         hashes, powers = hash_tokens(code_points("".join(tokens)), lengths)
         self._hashes.extend(hashes)
         self._powers.extend(powers)
@@ -106,6 +118,11 @@ class TokenTable:
     def roles(self) -> np.ndarray:
         """What each token does to sentences, uint8: begins one after a terminal mark, ends one, or neither."""
         return self._flags.values & 3
+
+    @property
+    def links(self) -> np.ndarray:
+        """Which part a token can have in special cases, uint8: HEAD, TAIL, FRAGILE."""
+        return self._links.values
 
     @property
     def is_word(self) -> np.ndarray:
@@ -136,18 +153,21 @@ class ChunkTable:
         self._slots = np.zeros(1 << 16, np.int32)
         self._hashes, self._bounds, self._pool = Column(np.uint64, [0]), Column(np.int64, [0, 0]), Column(np.uint32)
 
-    def look_up(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids of chunks and, for each new one, its index among them."""
+    def look_up(
+        self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray, tails: np.ndarray, rules: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids of chunks and, for each new one, its index among them and its kind (see the kernel)."""
         if 2 * (self.size + len(begins)) > len(self._slots):
             self._slots = np.zeros(1 << (4 * (self.size + len(begins))).bit_length(), np.int32)
             fill_slots(self._slots, self._hashes.values, self.size)
         hashes, bounds = self._hashes.room(len(begins)), self._bounds.room(len(begins))
         pool = self._pool.room(int((ends - begins).sum()))
-        ids, fresh = look_up(codes, begins, ends, self._slots, hashes, bounds, pool, self.size)
+        table = (self._slots, hashes, bounds, pool)
+        ids, fresh, kinds = look_up(codes, begins, ends, character_classes(), tails, rules, table, self.size)
         self.size += len(fresh)
         self._hashes.size, self._bounds.size = self.size, self.size + 1
         self._pool.size = int(bounds[self.size])
-        return ids, fresh
+        return ids, fresh, kinds
 
 
 @dataclass(frozen=True)
@@ -195,10 +215,16 @@ class WordSplitter:
         self._forget()
 
     def _forget(self) -> None:
-        self.table = TokenTable()
+        self.table = TokenTable(self._rules.links)
         self._chunks = ChunkTable()
         self._starts, self._tokens = Column(np.int64, [0, 1]), Column(np.int32, [0])
         self._flags = Column(np.uint8, [0])
+        self._first_plain = 0  # nothing is plain until the special cases are known
+        special = [rule for rule in self._rules.special if len(rule.split()) == 1]
+        text, ends = "".join(special), np.cumsum([0, *map(len, special)])
+        self._ids(text, code_points(text), ends[:-1], ends[1:])
+        self._flags.values[:] &= HEAD | TAIL
+        self._first_plain = self._chunks.size
 
     def split(self, texts: Sequence[str], whole: bool = False) -> Words:
         """Lines, tokens and sentences of texts. If `whole`, each is one line, and white space at its end counts."""
@@ -235,21 +261,43 @@ class WordSplitter:
         )
 
     def _ids(self, text: str, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        ids, fresh = self._chunks.look_up(codes, begins, ends)
+        """Ids of chunks, after learning the tokens of those that are new."""
+        tails = self._rules.tails if self._first_plain else np.zeros(0, np.uint8)
+        ids, fresh, kinds = self._chunks.look_up(codes, begins, ends, tails, self._first_plain)
         if len(fresh):
-            bounds = zip(begins[fresh].tolist(), ends[fresh].tolist(), strict=True)
-            chunks = [text[begin:end] for begin, end in bounds]
-            tokens, sizes = self._rules.tokenize(chunks)
-            self._starts.extend(self._starts.values[-1] + np.cumsum(sizes))
-            self._tokens.extend(self.table.learn(tokens))
-            self._flags.extend(self._rules.flags(chunks, tokens, sizes))
+            self._learn(text, begins[fresh], ends[fresh], kinds)
         return ids
+
+    def _learn(self, text: str, begins: np.ndarray, ends: np.ndarray, kinds: np.ndarray) -> None:
+        """Tokens of new chunks, in the order of their ids."""
+        plain, tailed, difficult = kinds != DIFFICULT, kinds == LETTERS_AND_TAIL, kinds == DIFFICULT
+        chunks = _slices(text, begins[difficult], ends[difficult])
+        tokens, sizes = self._rules.tokenize(chunks)
+        every = np.where(tailed, 2, 1)
+        every[difficult] = sizes
+        starts = np.concatenate([[0], np.cumsum(every)])
+        ids = np.empty(starts[-1], np.int32)
+        ids[starts[:-1][plain]] = self.table.learn(_slices(text, begins[plain], (ends - tailed)[plain]), letters=True)
+        ids[starts[:-1][tailed] + 1] = self.table.learn(_slices(text, ends[tailed] - 1, ends[tailed]))
+        ids[np.repeat(difficult, every)] = self.table.learn(tokens)
+        links = self.table.links[ids]
+        flags = links[starts[:-1]] & TAIL | links[starts[1:] - 1] & HEAD
+        fragile = np.bitwise_or.reduceat(links, starts[:-1]) & FRAGILE != 0
+        for number in np.flatnonzero(fragile & difficult).tolist():
+            flags[number] = self._rules.fragile_flags(text[begins[number] : ends[number]])
+        self._flags.extend(flags)
+        self._tokens.extend(ids)
+        self._starts.extend(self._starts.values[-1] + starts[1:])
 
     def _lines_across_spaces(self, text: str, begins: np.ndarray, ends: np.ndarray) -> list[int]:
         if not self._rules.crosses_spaces(text):
             return []
         bounds = enumerate(zip(begins.tolist(), ends.tolist(), strict=True))
         return [line for line, (begin, end) in bounds if self._rules.crosses_spaces(text[begin:end])]
+
+
+def _slices(text: str, begins: np.ndarray, ends: np.ndarray) -> list[str]:
+    return [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
 
 
 @lru_cache(maxsize=64)
@@ -272,11 +320,13 @@ def code_points(text: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def character_classes() -> np.ndarray:
-    """For each code point whether it is white space, ends a line, or opens a list item as Gopher knows it: uint8."""
+    """For each code point whether it is white space, ends a line, opens a list item or is a letter: uint8."""
     classes = np.zeros(0x110000, np.uint8)
     for code in range(0x3001):  # no white space beyond
         if chr(code).isspace():
             classes[code] = SPACE | BREAK * (len(f"a{chr(code)}b".splitlines()) > 1)
+    for code in range(_LETTERS_UP_TO):
+        classes[code] |= LETTER * chr(code).isalpha()
     classes[[ord("-"), 0x2022]] |= OPENING
     return classes
 
