@@ -1,25 +1,28 @@
 """Names of persons by a spaCy pipeline that the user brings: the only finder here that knows language.
 
-A folder as `nlp.to_disk` writes it; whatever in it sets entities will do (a trained recogniser or ruler patterns).
+A folder as `nlp.to_disk` writes it; whatever in it sets entities will do (a trained recogniser or ruler patterns), but
+for components that need torch.
 Long texts are read in pieces that end at a line's end, so that memory stays bounded.
 """
 
 from collections.abc import Collection
 from functools import lru_cache, partial
 from pathlib import Path
-
-import spacy
-from spacy.language import Language
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import BadInput
 from tasks.inputs import content_digest
 from tasks.pii import Detector, Span, in_order
+from tasks.spacy_library import spacy
+
+if TYPE_CHECKING:
+    from spacy.language import Language
 
 _PIECE = 50_000
 """Characters that the pipeline sees at once at most; trained ones take about a gigabyte for a million."""
 
 
-def find_names(text: str, nlp: Language, labels: Collection[str]) -> list[Span]:
+def find_names(text: str, nlp: "Language", labels: Collection[str]) -> list[Span]:
     """Spans of entities with one of the labels, without white space around them."""
     spans: list[Span] = []
     begin = 0
@@ -47,12 +50,12 @@ def _piece_end(text: str, begin: int) -> int:
 
 
 @lru_cache(maxsize=2)
-def load_names(path: str, sha256: str | None) -> Language:
+def load_names(path: str, sha256: str | None) -> "Language":
     """The pipeline in a folder, loaded once in each process; BadInput if it is none or sets no entities."""
     if sha256 is not None and content_digest(Path(path)) != sha256:
         raise BadInput(path, f"its content must have the sha256 {sha256}", "Put the folder back, or start again")
     try:
-        nlp = spacy.load(Path(path))
+        nlp: Any = spacy().load(Path(path))
     except Exception as error:  # whatever spaCy makes of a folder that is no pipeline
         raise BadInput(
             f"{path} ({type(error).__name__}: {str(error)[:200]})",
