@@ -21,7 +21,7 @@ def resolve_source(source: SourceSettings, store: Store) -> SourceSettings:
 
     A crawl named over the demo preset is a real one, so it is looked for where real ones are.
     """
-    if source.base_url != SAMPLE:
+    if source.base_url != SAMPLE or source.crawl is None:
         return source
     settings = SampleCrawlSettings()
     if source.crawl != settings.crawl:

@@ -18,9 +18,10 @@ PROVENANCE = [
     pa.field("license", pa.large_string()),
 ]
 """`id` is 32 hexadecimal digits of SHA-256 over path and offset; `source` names the crawl or collection; `offset`
-counts bytes of an archive as stored (compressed), lines of a JSONL file and rows of a Parquet file; `record_digest` is
-what the archive states (algorithm:value) or sha1 of the payload; `opt_out` is how the record refuses use for training
-(the directives that it carries, separated by commas), `license` the address of the licence that it links to."""
+counts bytes of an archive as stored (compressed) and of a JSONL file's text, and rows of a Parquet file;
+`record_digest` is what the archive states (algorithm:value) or sha1 of the payload; `opt_out` is how the record
+refuses use for training (the directives that it carries, separated by commas), `license` the address of the licence
+that it links to."""
 
 RESPONSES = pa.schema(
     [

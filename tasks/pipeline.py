@@ -25,7 +25,7 @@ from tasks.mix import MIX, measure_groups, mix, resolve_mix
 from tasks.ngram_training import train_ngram_model
 from tasks.profile import profile
 from tasks.quality_training import train_quality_model
-from tasks.redact import REDACT, redact
+from tasks.redact import REDACT, pinned_names, redact
 from tasks.repeats import repeats
 from tasks.select import SELECT, resolve_lists, select
 from tasks.signals import SIGNALS, SignalSettings, pinned_signals, signals
@@ -93,6 +93,7 @@ def pinned_corpus(settings: CorpusSettings, store: Store) -> CorpusSettings:
             "select": resolve_lists(store, settings.select),
             "signals": pinned_signals(settings.signals, store),
             "decontaminate": settings.decontaminate.model_copy(update={"index": index}),
+            "redact": pinned_names(settings.redact),
         }
     )
 
