@@ -169,7 +169,7 @@ def find_duplicates(
     parents = {"signatures": signed.digest} | ({"index": index.digest} if index.segments else {})
     sources = ranges(documents.paths("keys"), _KEYS_COPIES)
     pairs = runner.run(CANDIDATES, FindCandidates(documents, index), sources, settings.candidates, parents)
-    verify = Verify(library, Shards.of(pairs), memory // 4)
+    verify = Verify(library, Shards.of(pairs), memory // 8)
     sources = ranges(pairs.kept_paths, _PAIRS_COPIES)
     verified = runner.run(VERIFICATION, verify, sources, settings.verification, {"candidates": pairs.digest, **parents})
     survive = Survive(Shards.of(verified), tuple(shard.kept.rows for shard in signed.shards))

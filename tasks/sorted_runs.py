@@ -16,7 +16,7 @@ search over batches in each run; local files are memory-mapped and only the page
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ BATCH_ROWS = 1 << 14
 RUN_BATCHES = 64
 KEY_END = 1 << 64
 _ROWS_FOR_EACH_OPENING = 256
+_POINTS_OF_BATCH = 8
 
 
 @dataclass(frozen=True, order=True)
@@ -118,8 +119,15 @@ def read_range(
 def read_ranges(
     store: Store, paths: Iterable[str], keys: KeyRange, key: str = "key", run_batches: int | None = RUN_BATCHES
 ) -> pa.Table:
-    """The rows of a key range from one or more run files (at least one), one file after another; nothing is copied."""
-    return pa.concat_tables([read_range(store, path, keys.low, keys.high, key, run_batches) for path in paths])
+    """Copies of the rows of a key range from one or more run files (at least one), one file after another.
+
+    One file is mapped at a time: the mapped pages around the rows of many files may be more than the rows.
+    """
+    found: list[pa.Table] = []
+    for path in paths:
+        part = read_range(store, path, keys.low, keys.high, key, run_batches)
+        found.append(part.take(pa.array(np.arange(part.num_rows))) if part.num_rows else part.schema.empty_table())
+    return pa.concat_tables(found)
 
 
 def _read_run(
@@ -186,25 +194,40 @@ def _take(store: Store, path: str, keys: np.ndarray, columns: Sequence[str], key
 def plan_ranges(store: Store, paths: Sequence[str], max_bytes: int, key: str = "key") -> list[KeyRange]:
     """Cut all keys into ranges whose rows, over all files, hold about `max_bytes` bytes or less: at least one range.
 
-    Only the first key of each batch is read. A range may exceed the bound by one batch of each run, and where a
-    single key has more rows than fit, because a key is never cut.
+    Only the first and the last key of each batch are read, and its rows taken for evenly spread between them. A key is
+    never cut, so a range is larger where a single key has more rows than fit.
     """
-    fences: list[tuple[int, int]] = []
+    firsts: list[int] = []
+    lasts: list[int] = []
+    sizes: list[int] = []
     for path in paths:
         reader = store.open_table(path)
         index = reader.schema.get_field_index(key)
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             if batch.num_rows:
-                fences.append((int(cast("Any", batch.column(index))[0].as_py()), batch.nbytes))
-    return _cut(sorted(fences), max_bytes)
+                values = batch.column(index).to_numpy()
+                firsts.append(int(values[0]))
+                lasts.append(int(values[-1]))
+                sizes.append(batch.nbytes)
+    first, last = np.array(firsts, np.uint64), np.array(lasts, np.uint64)
+    steps = np.arange(_POINTS_OF_BATCH, dtype=np.uint64)
+    points = first[:, None] + (last - first)[:, None] // np.uint64(_POINTS_OF_BATCH) * steps
+    weights = np.repeat(np.array(sizes, np.float64) / _POINTS_OF_BATCH, _POINTS_OF_BATCH)
+    order = np.argsort(points.ravel(), kind="stable")
+    cuts = _cuts(points.ravel()[order], np.cumsum(weights[order]), max_bytes)
+    return [KeyRange(low, high) for low, high in pairwise([0, *cuts, KEY_END])]
 
 
-def _cut(fences: Sequence[tuple[int, int]], max_bytes: int) -> list[KeyRange]:
-    cuts, held = [0], 0
-    for key, size in fences:
-        if held and held + size > max_bytes and key > cuts[-1]:
-            cuts.append(key)
-            held = 0
-        held += size
-    return [KeyRange(low, high) for low, high in pairwise([*cuts, KEY_END])]
+def _cuts(points: np.ndarray, ends: np.ndarray, max_bytes: int) -> list[int]:
+    """Ascending keys at which to cut, given sorted points and the bytes up to and with each."""
+    cuts: list[int] = []
+    start = 0
+    while start < len(points):
+        before = ends[start - 1] if start else 0.0
+        stop = max(int(np.searchsorted(ends, before + max_bytes, side="right")), start + 1)
+        stop = max(stop, int(np.searchsorted(points, points[start], side="right")))
+        if stop < len(points):
+            cuts.append(int(points[stop]))
+        start = stop
+    return cuts

@@ -83,9 +83,9 @@ def made_up(numbers: np.ndarray, refs: np.ndarray, total: int) -> tuple[pa.Table
     return documents, pa.table([pa.array(each) for each in columns], schema=KEYS)
 
 
-def signed(root: str, documents: int, cluster: Cluster) -> StageManifest:
+def signed(root: str, documents: int, in_shard: int, cluster: Cluster) -> StageManifest:
     """Write the signatures of so many documents."""
-    settings = Synthetic(documents=documents)
+    settings = Synthetic(documents=documents, in_shard=in_shard)
     shards = -(-documents // settings.in_shard)
     return StageRunner(Store(root), cluster).run(SIGNATURES, synthetic, [str(n) for n in range(shards)], settings, {})
 
@@ -95,11 +95,11 @@ def cpu_seconds(_: int) -> float:
     return time.process_time()
 
 
-def measure(root: str, documents: int, memory: int, workers: int) -> dict[str, object]:
+def measure(root: str, documents: int, memory: int, workers: int, in_shard: int) -> dict[str, object]:
     """Run all stages on so many documents."""
     environment = Environment(workers=workers)
     with open_cluster(environment) as cluster:
-        given = signed(root, documents, cluster)
+        given = signed(root, documents, in_shard, cluster)
     with open_cluster(environment) as cluster:
         runner, settings = StageRunner(Store(root), cluster), DedupSettings(memory_bytes=memory)
         started, before = time.monotonic(), cluster.run(cpu_seconds, 0, "cpu") if workers == 1 else 0.0
@@ -128,10 +128,11 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("--memory", type=int, default=256 << 20)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--in-shard", type=int, default=100_000)
     given = parser.parse_args()
     for documents in given.documents:
         root = f"{given.root}/{documents}"
-        print(json.dumps(measure(root, documents, given.memory, given.workers)), flush=True)
+        print(json.dumps(measure(root, documents, given.memory, given.workers, given.in_shard)), flush=True)
         Store(root).remove("")
 
 
