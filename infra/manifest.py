@@ -147,6 +147,9 @@ class Telemetry(Manifest):
     peak_worker_bytes: int
     """Largest resident set that any worker process had had, in this or an earlier stage, when it ended a shard."""
     finished_at: str
+    counts: dict[str, int] = Field(default_factory=dict)
+    """What shards counted that is true of one run only, such as refused requests; `cpu_ms` is the processor time of
+    workers and of the children that they ended."""
 
 
 class TokenizerRecord(Settings):

@@ -24,16 +24,14 @@ _AN_INSTANT = 1e-3
 
 @dataclass
 class TokenBucket:
-    """A bucket of `burst` tokens that fills by `rate` tokens a second: no span of t seconds passes more than
-    burst + rate * t of them."""
+    """A bucket of `burst` tokens that fills by `rate`: no span of t seconds passes more than burst + rate * t."""
 
     filled_at: float = -math.inf
     """When the tokens that are taken will have come in."""
     paused_until: float = -math.inf
 
     def reserve(self, amount: float, rate: float, burst: float, now: float) -> float:
-        """Take an amount of tokens and return the seconds to wait before using them; an amount of 0 waits for the end
-        of a pause alone."""
+        """Take an amount of tokens and return the seconds to wait before using them; 0 waits for pauses alone."""
         start = max(now, self.paused_until)
         if amount == 0:
             return start - now

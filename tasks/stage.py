@@ -53,6 +53,8 @@ class Split:
     others: Mapping[str, pa.Table] = field(default_factory=dict)
     counters: Mapping[str, int] = field(default_factory=dict)
     incomplete: bool = False
+    telemetry: Mapping[str, int] = field(default_factory=dict)
+    """Counts that are true of this run only, such as refused requests; they change no byte of the stage."""
 
 
 ShardFunction = Callable[[Store, str, Any], Iterator[Split]]
@@ -77,6 +79,8 @@ class Stage:
     compressed: bool = True
     parquet: bool = False
     """Write the kept files as Parquet, for people and their query engines, instead of Arrow IPC."""
+    worth_telling: Mapping[str, str] = field(default_factory=dict)
+    """Counts of the telemetry that are logged when the stage is done, with their words."""
 
     @property
     def document_outputs(self) -> tuple[str, ...]:
@@ -172,17 +176,18 @@ class StageRunner:
         )
         telemetry.save(self.store, f"{folder}/telemetry.json")
         manifest.save(self.store, manifest_path)
-        _log_summary(manifest, telemetry)
+        _log_summary(manifest, telemetry, stage.worth_telling)
         return manifest
 
     def _run_shards(self, stage: Stage, tasks: Sequence[ShardTask]) -> tuple[list[ShardRecord], Telemetry]:
         started = time.monotonic()
         self._prepare_folder(stage, tasks[0].folder if tasks else "")
         done = {task.index: record for task in tasks if (record := finished_shard(self.store, task)) is not None}
-        reused, peak, documents, reported = len(done), 0, 0, started
+        reused, peak, documents, reported, counts = len(done), 0, 0, started, Counter[str]()
         waiting = [task for task in tasks if task.index not in done]
-        for record, resident in self.cluster.map(partial(make_shard, self.store), waiting, stage.name):
+        for record, resident, counted in self.cluster.map(partial(make_shard, self.store), waiting, stage.name):
             done[record.index] = record
+            counts.update(counted)
             peak, documents = max(peak, resident), documents + record.rows_in
             if time.monotonic() - reported > PROGRESS_SECONDS:
                 reported = time.monotonic()
@@ -195,6 +200,7 @@ class StageRunner:
             workers=self.cluster.workers,
             peak_worker_bytes=peak,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            counts=dict(sorted(counts.items())),
         )
         return [done[task.index] for task in tasks], telemetry
 
@@ -235,16 +241,16 @@ def finished_shard(store: Store, task: ShardTask) -> ShardRecord | None:
     return record if is_whole(store, task.folder, record) else None
 
 
-def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int]:
-    """Run a shard function and commit its outputs, then its record. Returns the record and peak resident bytes."""
-    reasons: Counter[str] = Counter()
-    counters: Counter[str] = Counter()
-    incomplete = False
+def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int, dict[str, int]]:
+    """Run a shard function, commit its outputs, then its record; that, peak resident bytes, counts of telemetry."""
+    started, incomplete = _processor_seconds(), False
+    reasons, counters, telemetry = Counter[str](), Counter[str](), Counter[str]()
     with ShardFiles(store, task) as files:
         for split in task.function(store, task.source, task.settings):
             files.write(split)
             reasons.update(cast("list[str]", split.dropped["reason"].to_pylist()))
             counters.update(split.counters)
+            telemetry.update(split.telemetry)
             incomplete = incomplete or split.incomplete
     kept, dropped, others = files.records()
     record = ShardRecord(
@@ -259,7 +265,14 @@ def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int]:
         incomplete=incomplete,
     )
     record.save(store, task.record_path)
-    return record, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    telemetry["cpu_ms"] = round(1000 * (_processor_seconds() - started))
+    return record, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, dict(telemetry)
+
+
+def _processor_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 class ShardFiles:
@@ -368,7 +381,7 @@ def shard_content(record: ShardRecord) -> list[Any]:
     return [record.source, {name: each.sha256 for name, each in handed_on.items() if name != "quarantined"}]
 
 
-def _log_summary(manifest: StageManifest, telemetry: Telemetry) -> None:
+def _log_summary(manifest: StageManifest, telemetry: Telemetry, worth_telling: Mapping[str, str]) -> None:
     logger.info(
         "%s: %d/%d shards, %s in, %s kept, %s dropped, %.1f s, %.0f documents/s",
         manifest.stage,
@@ -380,3 +393,8 @@ def _log_summary(manifest: StageManifest, telemetry: Telemetry) -> None:
         telemetry.seconds,
         manifest.rows_in / max(telemetry.seconds, 1e-3),
     )
+    told = [
+        f"{telemetry.counts[name]:,} {words}" for name, words in worth_telling.items() if telemetry.counts.get(name)
+    ]
+    if told:
+        logger.info("%s: %s", manifest.stage, ", ".join(told))

@@ -99,6 +99,6 @@ def test_a_pause_that_one_worker_asks_for_holds_the_others() -> None:
 
 def test_a_second_client_of_the_same_scheduler_keeps_the_buckets() -> None:
     with open_cluster(Environment(workers=1)) as cluster:
-        address = cluster._client.scheduler.address  # the address of the running scheduler
+        address = cluster._client.scheduler_info()["address"]  # the address of the running scheduler
         with open_cluster(Environment(scheduler=address)) as other, Client(address, set_as_default=False):
             assert other.run(hold, 1, "wait") >= 0

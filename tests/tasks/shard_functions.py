@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -94,6 +94,12 @@ class Incomplete:
                 yield Split(NUMBERS.empty_table(), incomplete=True)
                 return
             yield split
+
+
+def stumble(store: Store, source: str, settings: CountSettings) -> Iterator[Split]:
+    """Count, and count mishaps too."""
+    for split in count(store, source, settings):
+        yield replace(split, telemetry={"stumbles": 1, "falls": 0})
 
 
 def fail(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:

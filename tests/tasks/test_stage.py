@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +30,17 @@ from tasks.stage import (
     split_by_reason,
 )
 from tests.tasks.archives import tree
-from tests.tasks.shard_functions import COUNTING, NUMBERS, CountSettings, DiesOnce, Incomplete, count, fail, refuse
+from tests.tasks.shard_functions import (
+    COUNTING,
+    NUMBERS,
+    CountSettings,
+    DiesOnce,
+    Incomplete,
+    count,
+    fail,
+    refuse,
+    stumble,
+)
 
 SOURCES = ["a", "b", "c", "d"]
 SETTINGS = CountSettings()
@@ -236,10 +247,26 @@ def test_a_stage_may_live_on_a_remote_file_system() -> None:
     store = Store("memory://stage-on-remote")
     task = ShardTask(COUNTING, count, SETTINGS, NUMBERS, "stages/counting/x", 0, 1, "a")
     assert finished_shard(store, task) is None
-    record, resident = make_shard(store, task)
+    record, resident, counted = make_shard(store, task)
     assert finished_shard(store, task) == record
     assert store.sha256(f"stages/counting/x/{record.kept.path}") == record.kept.sha256
     assert resident > 1 << 20
+    assert list(counted) == ["cpu_ms"]
+
+
+def test_what_is_true_of_one_run_only_is_counted_beside_the_manifest(
+    tmp_path: Path, cluster: Cluster, uninterrupted: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = replace(COUNTING, worth_telling={"stumbles": "stumbles", "falls": "falls"})
+    runner = StageRunner(Store(str(tmp_path)), cluster)
+    with caplog.at_level("INFO", "tasks.stage"):
+        manifest = runner.run(stage, stumble, SOURCES, SETTINGS, {"parent": "p"})
+    counts = telemetry(tmp_path, manifest).counts
+    assert counts.pop("cpu_ms") >= 0
+    assert counts == {"stumbles": 12, "falls": 0}
+    assert caplog.messages[-1] == "counting: 12 stumbles"
+    assert tree(tmp_path) == uninterrupted
+    assert "stumbles" not in (tmp_path / manifest.folder / "manifest.json").read_text()
 
 
 def documents(texts: list[str]) -> pa.Table:
