@@ -56,7 +56,7 @@ class Signatures:
 
 
 def minhash(texts: pa.ChunkedArray, settings: MinHashSettings) -> Signatures:
-    """Sign a column of texts. Memory: a signature and some 3 bytes for each byte of text."""
+    """Sign a column of texts. Working memory: at most 16 bytes for each byte of the longest text."""
     data, starts = text_buffers(texts)
     count, longest = len(starts) - 1, int(np.diff(starts).max(initial=0))
     first, second = _permutations(settings.bands * settings.rows, settings.seed)
