@@ -2,8 +2,10 @@
 
 The parsers are C and Rust code. They hold the interpreter lock while they work, so neither a thread nor a Python signal
 handler can stop them, and they abort the process when memory runs out. So a forked child works: it is handed one item
-after the other and hands back results. The kernel ends it when one item uses more processor time than it may (SIGPROF),
-or lets its allocations fail beyond a limit of address space. What is lost is one item: a new child goes on behind it.
+after the other and hands back results. The kernel ends it when one item uses more processor time than it may (SIGPROF);
+this side ends it when its resident memory has grown beyond a limit, looked at ten times a second. (Letting allocations
+fail instead makes libraries lock up; that limit, of address space, is twice as high and only the last resort.) What is
+lost is one item: a new child goes on behind it.
 
 The limit of time counts the child's processor seconds, not the clock, so that a busy machine does not change a verdict.
 Failures that the items before may have had a part in (memory, crashes) are verdicts only if a fresh child meets them on
@@ -24,13 +26,14 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Generic, Literal, TypeVar
+from typing import IO, Any, Generic, Literal, NamedTuple, TypeVar
 
 from infra.child import die_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _OUT_OF_MEMORY = 71  # exit status of a child in which Python itself could not allocate
+_WATCH_SECONDS = 0.1
 _LENGTH_BYTES = 8
 _PIPE_BYTES = 1 << 20  # a page or its text in one go; Linux gives a pipe 64 KiB by itself
 
@@ -41,7 +44,7 @@ class Limits:
 
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
-    stall_seconds: float = 60.0
+    stall_seconds: float = 10.0
     """A child that uses no processor time for so long sleeps, which parsers never do; it is no limit of its own."""
 
     @property
@@ -100,7 +103,8 @@ class Child:
 
     def __init__(self, function: Callable[[Any], Any], limits: Limits) -> None:
         self.answers = 0
-        self._limits, self._stalled = limits, False
+        self._limits = limits
+        self._ended: Failure | None = None  # why this side ended it
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
         questions, self._questions = _pipe()
         self._answers, answers = _pipe()
@@ -115,6 +119,7 @@ class Child:
             _work(function, limits, questions, answers, self._errors.fileno(), parent)
         os.close(questions)
         os.close(answers)
+        self._resident = _usage(self._pid).resident
 
     def ask(self, item: Any) -> tuple[bool, Any] | None:
         """Whether the function succeeded, and its result or exception; None if the child ended or sleeps."""
@@ -129,14 +134,20 @@ class Child:
         return answer
 
     def _wait(self) -> bool:
-        """Wait until there is something to read; False if the child has used no processor time for a long while."""
+        """Wait until there is something to read; False if the child sleeps or has taken more memory than it may."""
+        limits = self._limits
         poll = select.poll()
         poll.register(self._answers, select.POLLIN)
-        used = -1
-        while not poll.poll(self._limits.stall_seconds * 1000):
-            before, used = used, _processor_ticks(self._pid)
-            if used == before:
-                self._stalled = True
+        ticks, idle = -1, 0.0
+        while not poll.poll(_WATCH_SECONDS * 1000):
+            usage = _usage(self._pid)
+            if limits.memory_bytes is not None and usage.resident - self._resident > limits.memory_bytes:
+                self._ended = Failure("memory", limits.memory_bytes, f"more than {limits.memory_bytes} bytes")
+                return False
+            idle = idle + _WATCH_SECONDS if usage.sleeping and usage.ticks == ticks else 0.0
+            ticks = usage.ticks
+            if idle > limits.stall_seconds:
+                self._ended = Failure("timeout", limits.stall_seconds, f"{limits.stall_seconds:g} seconds asleep")
                 return False
         return True
 
@@ -153,10 +164,10 @@ class Child:
 
     def _failure(self, code: int, said: str) -> Failure:
         limits = self._limits
+        if self._ended is not None:
+            return self._ended
         if code == -signal.SIGPROF:
             return Failure("timeout", limits.cpu_seconds, f"more than {limits.cpu_seconds:g} processor seconds")
-        if self._stalled:
-            return Failure("timeout", limits.stall_seconds, f"{limits.stall_seconds:g} seconds without any work")
         if code == _OUT_OF_MEMORY or "memory allocation" in said:
             return Failure("memory", limits.memory_bytes, f"more than {limits.memory_bytes} bytes")
         name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
@@ -240,15 +251,24 @@ def _settle(limits: Limits, errors: int, parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if limits.memory_bytes is not None and sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        bound = pages * resource.getpagesize() + limits.memory_bytes
+        bound = pages * resource.getpagesize() + 2 * limits.memory_bytes
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (bound if hard < 0 else min(bound, hard), hard))
 
 
-def _processor_ticks(pid: int) -> int:
-    """Clock ticks that a process has used; -1 where it cannot be told."""
+class Usage(NamedTuple):
+    """What a process has used."""
+
+    ticks: int
+    sleeping: bool
+    resident: int
+    """Bytes."""
+
+
+def _usage(pid: int) -> Usage:
+    """Processor ticks, state and memory of a process; nothing where there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return -1
-    return int(fields[11]) + int(fields[12])
+        return Usage(0, False, 0)
+    return Usage(int(fields[11]) + int(fields[12]), fields[0] == "S", int(fields[21]) * resource.getpagesize())

@@ -29,7 +29,11 @@ def act(item: str) -> str:
     if item == "sleep":
         time.sleep(60)
     if item == "explode":
-        return str(len(bytearray(1 << 30)))
+        block = b"x" * (400 << 20)
+        time.sleep(5)
+        return str(len(block))
+    if item == "explode at once":
+        return str(len(bytearray(1 << 40)))
     if item == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "abort":
@@ -66,7 +70,14 @@ def test_without_limits_nothing_is_forked() -> None:
 
 @pytest.mark.parametrize(
     ("item", "reason"),
-    [("hang", "timeout"), ("loop", "timeout"), ("explode", "memory"), ("crash", "crash"), ("abort", "crash")],
+    [
+        ("hang", "timeout"),
+        ("loop", "timeout"),
+        ("explode", "memory"),
+        ("explode at once", "memory"),
+        ("crash", "crash"),
+        ("abort", "crash"),
+    ],
 )
 def test_a_failing_item_costs_itself_alone(item: str, reason: str) -> None:
     before = children()
