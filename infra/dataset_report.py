@@ -33,6 +33,8 @@ class FunnelStage(Settings):
     """Dropped documents by reason code, the most frequent first."""
     quarantined: int = Field(default=0, ge=0)
     """Records that could not be read."""
+    copies: int = Field(default=0, ge=0)
+    """Further copies of kept documents that the mixture made here; counted neither as entered nor as kept."""
 
 
 class LanguageRow(Settings):
@@ -145,6 +147,11 @@ class DomainRow(Settings):
     kept: int
     dropped: int
     tokens: int
+
+    @property
+    def documents(self) -> int:
+        """Kept and dropped."""
+        return self.kept + self.dropped
 
 
 class LanguageDomains(Settings):
@@ -295,7 +302,7 @@ def _environment() -> Environment:
 def percent(part: float, whole: float) -> str:
     """A share for people: 0.04%, 3.2%, 47%; a dash of nothing."""
     if not whole:
-        return "–"
+        return "\N{EN DASH}"
     share = 100 * part / whole
     if share in (0, 100):
         return f"{share:.0f}%"
@@ -325,6 +332,7 @@ def _largest(report: DatasetReport) -> dict[str, int]:
 
 WIDTH, HEIGHT = 360, 150
 LEFT, RIGHT, TOP, BOTTOM = 6, 6, 20, 20
+LABEL_ROOM = 34
 
 
 class Bar(NamedTuple):
@@ -368,8 +376,8 @@ def _chart(histogram: Histogram) -> HistogramChart:
     highest = math.sqrt(max((each.kept + each.dropped for each in bins), default=0) or 1)
     bars = [_bar(each, LEFT + place * step, step, highest) for place, each in enumerate(bins)]
     kept, dropped = sum(each.kept for each in bins), sum(each.dropped for each in bins)
-    values = list(dict.fromkeys(each.value for each in histogram.thresholds))
-    marks = [_mark(LEFT + _place(bins, value) * step, short(value)) for value in values]
+    values = {each.value for each in histogram.thresholds}
+    marks = _apart([_mark(LEFT + _place(bins, value) * step, short(value)) for value in sorted(values)])
     return HistogramChart(
         signal=histogram.signal,
         documents=kept + dropped,
@@ -430,3 +438,14 @@ def _mark(at: float, label: str) -> Mark:
     """A label that stays inside the drawing."""
     anchor = "start" if at < 24 else "end" if at > WIDTH - 24 else "middle"
     return Mark(round(at, 2), label, anchor)
+
+
+def _apart(marks: Sequence[Mark]) -> list[Mark]:
+    """Marks from left to right, without the labels that would stand on another one."""
+    found: list[Mark] = []
+    end = -math.inf
+    for mark in marks:
+        free = mark.at - end >= LABEL_ROOM
+        found.append(mark if free else mark._replace(label=""))
+        end = mark.at if free else end
+    return found

@@ -20,7 +20,7 @@ from pydantic import Field
 from infra.manifest import StageManifest
 from infra.settings import Settings
 from infra.store import Store
-from tasks.filters import FilterInputs, thresholds
+from tasks.filters import FilterInputs, comparisons
 from tasks.heldout import share
 from tasks.rules import signal_values
 from tasks.stage import Split, Stage, StageRunner
@@ -49,7 +49,7 @@ WORDS_SCHEMA = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
     ]
 )
-EXAMPLES = Stage("examples", 1, EXAMPLES_SCHEMA, {"words": WORDS_SCHEMA}, libraries=("pyarrow", "numpy"))
+EXAMPLES = Stage("examples", 2, EXAMPLES_SCHEMA, {"words": WORDS_SCHEMA}, libraries=("pyarrow", "numpy"))
 _COLUMNS = ["id", "url", "language", "text", "stage", "reason", "value", "detail"]
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -127,7 +127,7 @@ class ExampleShard:
         """For each rule the kept documents nearest to its threshold, on the side that passes."""
         signals = signals.take(pc.index_in(kept["id"], signals["id"].combine_chunks()))
         found = [EXAMPLES_SCHEMA.empty_table()]
-        for rule, given in thresholds(settings.filter, signals):
+        for rule, given in comparisons(settings.filter, signals):
             if given is None or kept.num_rows == 0:
                 continue
             values = signal_values(signals, rule.signal)

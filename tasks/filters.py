@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -18,13 +19,16 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.buckets import BucketSettings, bucket_of, percentile_bounds
 from tasks.language import LanguageSettings, judge_language
-from tasks.quality import QualitySettings, rules
+from tasks.quality import RULES, QualitySettings, rules
 from tasks.rules import Rule, Verdicts, judge, signal_values
 from tasks.signals import SignalSettings, signals_schema
 from tasks.stage import Split, Stage, StageRunner, replace_columns, split_by_reason
 from tasks.word_lists import WordListRules, word_list_rules
 
-FILTER = Stage("filter", 1, libraries=("pyarrow", "numpy"))
+FILTER = Stage("filter", 2, libraries=("pyarrow", "numpy"))
+REFUSALS = ("language_uncertain", "languages_disagree", "language_unwanted")
+"""Reasons of `tasks.language.judge_language`."""
+SURE = Rule(REFUSALS[0], "language_score", "above", "min_score", "datatrove: FineWeb, language score 0.65")
 EMPTY = Rule("nothing_left", "characters", "min", "", "a document has a character at least")
 
 
@@ -65,7 +69,7 @@ def thresholds(settings: FilterInputs, signals: pa.Table) -> list[tuple[Rule, An
     """The rules after language, in order, each with its threshold: a number, None, or one for each document."""
     chosen = settings.filter
     found: list[tuple[Rule, Any]] = [(EMPTY, 1)]
-    found += rules(chosen.quality, signals["language"].to_pylist())
+    found += rules(chosen.quality, signals["rules_language"].to_pylist())
     found += word_list_rules(settings.signals.word_lists, chosen.word_lists)
     known = signals_schema(settings.signals).names
     for name, limit in sorted(chosen.min_score.items()):
@@ -75,6 +79,25 @@ def thresholds(settings: FilterInputs, signals: pa.Table) -> list[tuple[Rule, An
         require_signal(name, "filter.max_perplexity", known)
         found.append((Rule(f"high_{name}", name, "max", "max_perplexity", "the model's authors"), limit))
     return found
+
+
+def comparisons(settings: FilterInputs, signals: pa.Table) -> list[tuple[Rule, Any]]:
+    """Every rule that compares a signal with a threshold, in the order in which they are applied."""
+    language = settings.filter.language
+    codes = signals["language"].to_pylist()
+    sure = np.array([language.min_score_by_language.get(code, language.min_score) for code in codes], np.float64)
+    return [(SURE, sure), *thresholds(settings, signals)]
+
+
+def setting_path(rule: Rule) -> str:
+    """The setting that holds a rule's threshold, as `--set` takes it; empty for the one that has none."""
+    if rule in RULES:
+        return f"corpus.filter.quality.{rule.setting}"
+    if rule == SURE:
+        return f"corpus.filter.language.{rule.setting}"
+    if rule.setting in ("min_score", "max_perplexity"):
+        return f"corpus.filter.{rule.setting}.{rule.signal}"
+    return f"corpus.filter.word_lists.{rule.setting}" if rule.setting else ""
 
 
 def require_signal(name: str, setting: str, known: list[str]) -> None:
@@ -102,16 +125,21 @@ def filter_documents(
     runner: StageRunner, measured: StageManifest, settings: FilterSettings, signals: SignalSettings
 ) -> StageManifest:
     """Judge all documents of a signals stage. Percentiles of buckets are taken over all its documents first."""
-    if settings.buckets.buckets or settings.buckets.languages:
-        known = signals_schema(signals).names
-        require_signal(settings.buckets.score, "filter.buckets.score", known)
-    if settings.score is not None:
-        require_signal(settings.score, "filter.score", signals_schema(signals).names)
+    require_signals(settings, signals)
     if settings.buckets.by_percentile:
         settings = settings.model_copy(update={"buckets": bounded(runner.store, measured, settings.buckets)})
     inputs = FilterInputs(filter=settings, signals=signals)
     parents = {measured.stage: measured.digest}
     return runner.run(FILTER, filter_shard, measured.kept_paths, inputs, parents)
+
+
+def require_signals(settings: FilterSettings, signals: SignalSettings) -> None:
+    """BadInput unless the signals are measured that quality and buckets are taken from."""
+    known = signals_schema(signals).names
+    if settings.buckets.buckets or settings.buckets.languages:
+        require_signal(settings.buckets.score, "filter.buckets.score", known)
+    if settings.score is not None:
+        require_signal(settings.score, "filter.score", known)
 
 
 def bounded(store: Store, measured: StageManifest, settings: BucketSettings) -> BucketSettings:
