@@ -1,7 +1,9 @@
 """Collections read: the files of a shard become batches of responses, each document with where it stands."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from tasks.collections import CollectionSettings
 from tasks.corpus_files import Item, read_file, read_jsonl, read_parquet
 from tasks.responses import ResponseBatch, document_id
 from tasks.stage import Split
-from tasks.transport import SourceMissingError, SourceSettings, SourceUnavailableError, open_source
+from tasks.transport import SourceMissingError, SourceSettings, SourceUnavailableError, open_source, reading
 from tasks.warc import Broken, sha1_digest
 
 
@@ -26,18 +28,18 @@ def read_collection(
     ours = table.filter(pc.field("collection") == collection.name)
     files = cast("list[dict[str, Any]]", ours.filter(pc.field("shard") == shard).to_pylist())
     batch = ResponseBatch(source, collection.name, files[0]["file"])
-    licenses = _folder_licenses(ours, source) if collection.format == "code" else None
+    licenses, counts = _folder_licenses(ours, source) if collection.format == "code" else None, Counter[str]()
     for file in files:
         if file["digest"] is None:
             detail = "it is a link out of its folder, or no plain file that may be read"
             batch.quarantine(Broken(0, "file_refused", detail), file["file"])
             continue
         try:
-            yield from _read_file(batch, collection, file, source, licenses)
+            yield from _read_file(batch, collection, file, source, licenses, counts)
         except (SourceMissingError, SourceUnavailableError, OSError) as error:
             passing = isinstance(error, SourceUnavailableError)
             batch.lose("file_unavailable" if passing else "file_missing", str(error), passing, file["file"])
-    yield batch.take()
+    yield replace(batch.take(), telemetry=counts)
 
 
 def _read_file(
@@ -46,11 +48,12 @@ def _read_file(
     file: dict[str, Any],
     source: SourceSettings,
     licenses: FolderLicenses | None,
+    counts: Counter[str],
 ) -> Iterator[Split]:
     name = file["file"]
     if licenses is not None and (refusal := refusal_by_name(name, file["bytes"], collection.code)) is not None:
         return batch.skip(_row(collection, name, Item(0, b"")), *refusal)
-    with open_source(os.fsdecode(file["path"]), source.transport) as stream:
+    with reading(os.fsdecode(file["path"]), source.transport, counts) as stream:
         if collection.format in ("warc", "wet"):
             place = f"{collection.name}:{name}"
             return (yield from read_archive(stream, batch, source, collection.format, place))

@@ -9,7 +9,9 @@ import gzip
 import json
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from infra.errors import BadInput, RunFailed
 from infra.manifest import StageManifest, fingerprint
@@ -22,17 +24,18 @@ from tasks.collections import CollectionSettings, collection_of, list_collection
 from tasks.responses import STAGE, ResponseBatch
 from tasks.stage import Split, Stage, StageRunner
 from tasks.transport import (
+    WORTH_TELLING,
     SourceMissingError,
     SourceSettings,
     SourceUnavailableError,
     join_url,
-    open_source,
     read_source,
+    reading,
 )
 
 logger = logging.getLogger(__name__)
 
-FETCH = Stage(STAGE, 2, RESPONSES, {"quarantined": QUARANTINE}, ("pyarrow", "fastwarc"))
+FETCH = Stage(STAGE, 2, RESPONSES, {"quarantined": QUARANTINE}, ("pyarrow", "fastwarc"), worth_telling=WORTH_TELLING)
 
 
 class ReadSettings(Settings):
@@ -144,12 +147,12 @@ def fetch_shard(store: Store, path: str, settings: SourceSettings | ReadSettings
     if isinstance(settings, ReadSettings) and (found := collection_of(path, settings.collections)) is not None:
         yield from read_collection(store, settings.listing, path, found, source)
         return
-    batch = ResponseBatch(source, source.crawl or "", path)
+    batch, counts = ResponseBatch(source, source.crawl or "", path), Counter[str]()
     try:
-        with open_source(join_url(source.base_url, path), source.transport) as stream:
+        with reading(join_url(source.base_url, path), source.transport, counts) as stream:
             yield from read_archive(stream, batch, source, source.archive, path)
     except (SourceMissingError, ValueError) as error:
         batch.lose("shard_missing", str(error), passing=False)
     except SourceUnavailableError as error:
         batch.lose("shard_unavailable", str(error), passing=True)
-    yield batch.take()
+    yield replace(batch.take(), telemetry=counts)
