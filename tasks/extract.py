@@ -42,7 +42,7 @@ class ExtractSettings(Settings):
 
     extractor: Literal["article", "resiliparse", "trafilatura"] = "article"
     """article finds the text of a page with fewest lines that do not belong to it; resiliparse alone takes two thirds
-    of its time and leaves more of them; trafilatura is what FineWeb used, and takes nine times as long."""
+    of its time and leaves more of them; trafilatura is what FineWeb used, and takes seven times as long."""
     article: ArticleSettings = ArticleSettings()
     """What passes for text in a page (article)."""
     main_content: bool = True
