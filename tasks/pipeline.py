@@ -17,7 +17,7 @@ from tasks.config import CorpusSettings
 from tasks.decontaminate import decontaminate, pinned_benchmarks
 from tasks.dedup import DedupReport, dedup
 from tasks.examples import ExampleInputs, Examples, examples
-from tasks.extract import EXTRACT, extract
+from tasks.extract import EXTRACT, extract_shard
 from tasks.fetch import FETCH, fetch
 from tasks.filters import FilterInputs, filter_documents
 from tasks.ledger import ledger
@@ -103,7 +103,9 @@ def measure(runner: StageRunner, settings: CorpusSettings, step: Step = directly
     build = Build()
     pages = build.add(step("fetch", fetch, runner, settings.source, settings.collections))
     chosen = build.add(step("select", runner.apply, SELECT, select, pages, settings.select))
-    text = build.add(step("extract", runner.apply, EXTRACT, extract, chosen, settings.extract))
+    parents = {chosen.stage: chosen.digest}
+    text = step("extract", runner.run, EXTRACT, extract_shard, chosen.kept_paths, settings.extract, parents)
+    build.add(text)
     build.signals, trained = train_models(runner, text, settings, step)
     build.add(step("signals", runner.apply, SIGNALS, signals, text, build.signals), *trained)
     return build
