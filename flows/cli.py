@@ -47,8 +47,14 @@ class SettingsCommand(click.Command):
             formatter.write_dl([(f"{path}={default}", text) for path, default, text in rows], col_max=44)
 
 
-def with_settings(name: str, sections: tuple[str, ...]) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function of (settings, json output) a command with the options that all commands share."""
+def with_settings(
+    name: str, sections: tuple[str, ...], takes_dataset: bool = False
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function of (settings, json output) a command with the options that all commands share.
+
+    If it takes a dataset, NAME or NAME/VERSION may follow the command; the function is told whether one did.
+    """
+    dataset = click.argument("dataset", metavar="[NAME[/VERSION]]", required=False)
     options = (
         click.option("--preset", "preset_name", metavar="NAME", help=f"Start from one of: {', '.join(PRESETS)}."),
         click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings over the preset."),
@@ -64,10 +70,11 @@ def with_settings(name: str, sections: tuple[str, ...]) -> Callable[[Callable[..
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(as_json: bool, **given: Any) -> None:
-            _exit_with(lambda: function(gather(name, **given), as_json), as_json)
+            named = {"named": given["dataset"] is not None} if takes_dataset else {}
+            _exit_with(lambda: function(gather(name, **given), as_json, **named), as_json)
 
         command: Any = run
-        for option in reversed(options):
+        for option in reversed((dataset, *options) if takes_dataset else options):
             command = option(command)
         made = click.command(name, cls=SettingsCommand, help=function.__doc__)(command)
         made.sections = sections
@@ -77,12 +84,20 @@ def with_settings(name: str, sections: tuple[str, ...]) -> Callable[[Callable[..
 
 
 def gather(
-    command: str, preset_name: str | None, config: Path | None, assignments: tuple[str, ...], **short_forms: Any
+    command: str,
+    preset_name: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    dataset: str | None = None,
+    **short_forms: Any,
 ) -> PipelineSettings:
-    """The settings that a command line means: preset, then file, then --set, then short forms."""
+    """The settings that a command line means: preset, then file, then --set, then short forms and a named dataset."""
     chosen = preset(preset_name or ("demo" if command == "demo" else "default"))
     given = [assignment(text) for text in assignments]
     given += [(_SHORT_FORMS[name], value) for name, value in short_forms.items() if value is not None]
+    if dataset is not None:
+        name, _, version = dataset.partition("/")
+        given += [("dataset.name", name), ("dataset.version", version or None)]
     return load_settings(PipelineSettings, chosen, config, given)
 
 
@@ -161,19 +176,36 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     return None
 
 
-@partial(with_settings, "show")((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
-def show(settings: PipelineSettings, as_json: bool) -> None:
-    """List the datasets and runs under the root, and the settings as they would be used."""
-    from flows.inventory import Inventory, take_inventory
+@partial(with_settings, "show", takes_dataset=True)((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
+def show(settings: PipelineSettings, as_json: bool, named: bool = False) -> None:
+    """List the datasets and runs under the root; of NAME or NAME/VERSION, show what was kept and where it lies."""
+    from flows.dataset_details import dataset_details
+    from flows.inventory import take_inventory
 
-    found: Inventory = take_inventory(Store(settings.environment.root), settings)
+    store = Store(settings.environment.root)
+    found = dataset_details(store, settings.dataset) if named else take_inventory(store, settings)
     if as_json:
         return print_json(found)
     click.echo(found.text())
     return None
 
 
-for _command in (demo, corpus, pretrain, evaluate, show):
+@partial(with_settings, "preview", takes_dataset=True)(_CORPUS_SECTIONS)
+def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> None:
+    """Tell in seconds what other filter settings would keep of a dataset: from its ledger, without any text.
+
+    All filter settings are the dataset's, but for those that are given: --set corpus.filter.language.min_score=0.5
+    """
+    from flows.previewing import run_preview
+
+    found = run_preview(Store(settings.environment.root), settings)
+    if as_json:
+        return print_json(found)
+    click.echo(found.text())
+    return None
+
+
+for _command in (demo, corpus, preview, pretrain, evaluate, show):
     main.add_command(_command)
 
 

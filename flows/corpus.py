@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import progress
 from flows.config import DatasetSettings
+from flows.dataset_reporting import publish_dataset_report
 from flows.reporting import corpus_report, publish_funnel
 from flows.sample import resolve_source
 from infra.cluster import open_cluster
@@ -64,6 +65,7 @@ def build_corpus(
             stage("index", add_segment, runner, index, manifest.name, manifest.version, signed, last)
     report = corpus_report(store, manifest, build.passed, build.helpers)
     publish_funnel(report)
+    publish_dataset_report(store, manifest, made, settings)
     _say_what_to_look_at(manifest, build)
     return Corpus(dataset=manifest, report=report)
 

@@ -1,7 +1,7 @@
 """From a finished corpus to the report of its dataset: figures, histograms, examples, as people judge rules by them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from infra.dataset_report import (
     SourceLossRow,
     Threshold,
     render_dataset_html,
+    report_paths,
 )
 from infra.manifest import DatasetManifest, StageManifest
 from infra.report import DatasetIdentity
@@ -60,11 +61,11 @@ def write_dataset_report(store: Store, dataset: DatasetManifest, corpus: Corpus,
     The folder itself stays as readable as it was.
     """
     report = dataset_report(store, dataset, corpus, settings)
-    page = f"{dataset.folder}/report.html"
+    page, figures = report_paths(dataset.folder)
     folder = store.local_path(dataset.folder) if store.is_local else None
     mode = None if folder is None else folder.stat().st_mode
     try:
-        store.write_bytes(report_path(dataset), report.model_dump_json(indent=1).encode() + b"\n", private=True)
+        store.write_bytes(figures, report.model_dump_json(indent=1).encode() + b"\n", private=True)
         store.write_bytes(page, render_dataset_html(report).encode(), private=True)
     finally:
         if folder is not None and mode is not None:
@@ -72,14 +73,15 @@ def write_dataset_report(store: Store, dataset: DatasetManifest, corpus: Corpus,
     return page
 
 
-def report_path(dataset: DatasetManifest) -> str:
-    """Where the report's figures lie, relative to the root."""
-    return f"{dataset.folder}/report.json"
+def publish_dataset_report(store: Store, dataset: DatasetManifest, corpus: Corpus, settings: CorpusSettings) -> None:
+    """Write the report of a dataset and say in Prefect where it lies.
 
-
-def publish_dataset_report(store: Store, dataset: DatasetManifest, path: str) -> None:
-    """Say in Prefect where the report of a dataset lies."""
-    place = store.local_path(path).absolute().as_uri() if store.is_local else store.full_path(path)
+    A dataset that was published before by other settings keeps its report, as it keeps its manifest.
+    """
+    page, _ = report_paths(dataset.folder)
+    if dataset.stages.get(corpus.ledger.stage) == corpus.ledger.fingerprint or not store.exists(page):
+        write_dataset_report(store, dataset, corpus, settings)
+    place = store.local_path(page).absolute().as_uri() if store.is_local else store.full_path(page)
     documents = sum(shard.documents for shard in dataset.shards)
     text = (
         f"Dataset **{dataset.name}/{dataset.version}**: {documents:,} documents, {dataset.tokens('train'):,} tokens "
@@ -239,17 +241,25 @@ def histograms(
 def _bins(counts: Mapping[tuple[float, bool], int], thresholds: Sequence[Threshold]) -> list[Bin]:
     """All bins from the first to the last that holds a document or a threshold."""
     values = [*(lower for lower, _ in counts), *(each.value for each in thresholds)]
-    places = np.searchsorted(SIGNAL_EDGES, values, side="right") - 1
-    edges = [*SIGNAL_EDGES.tolist(), np.inf]
+    used = (np.searchsorted(SIGNAL_EDGES, values, side="right") - 1).tolist()
+    places = [place for place in range(min(used), max(used) + 1) if place in used or not _is_gap(place, used)]
+    edges = [None, *SIGNAL_EDGES[1:].tolist()]
+    uppers = [*(edges[place] for place in places[1:]), *edges[places[-1] + 1 : places[-1] + 2]]
     return [
         Bin(
-            lower=edges[place] if np.isfinite(edges[place]) else None,
-            upper=edges[place + 1] if np.isfinite(edges[place + 1]) else None,
-            kept=counts.get((edges[place], True), 0),
-            dropped=counts.get((edges[place], False), 0),
+            lower=edges[place],
+            upper=upper,
+            kept=counts.get((float(SIGNAL_EDGES[place]), True), 0),
+            dropped=counts.get((float(SIGNAL_EDGES[place]), False), 0),
         )
-        for place in range(int(places.min()), int(places.max()) + 1)
+        for place, upper in zip_longest(places, uppers)
     ]
+
+
+def _is_gap(place: int, used: Sequence[int]) -> bool:
+    """Whether a bin lies between 0 and 1 and all such bins are empty, as they are of a count."""
+    fractions = range(*np.searchsorted(SIGNAL_EDGES, [0.01, 1]).tolist())
+    return place in fractions and not any(each in fractions for each in used)
 
 
 def rule_examples(

@@ -263,6 +263,11 @@ class DatasetReport(Manifest):
     sample: tuple[SampleRow, ...] = ()
 
 
+def report_paths(dataset_folder: str) -> tuple[str, str]:
+    """Where the page and its figures lie, given where the dataset does."""
+    return f"{dataset_folder}/report.html", f"{dataset_folder}/report.json"
+
+
 # The page
 
 
@@ -412,7 +417,7 @@ def _bar(each: Bin, x: float, step: float, highest: float) -> Bar:
 
 
 def _edge(value: float | None, otherwise: str) -> str:
-    return otherwise if value is None else short(value)
+    return otherwise if value is None else short(float(f"{value:.3g}"))
 
 
 def _place(bins: Sequence[Bin], value: float) -> float:

@@ -1,17 +1,16 @@
 """Ledger: one row for each document, with every signal that was measured and every decision that was taken.
 
 The ledger is Parquet, a file for each shard, sorted by place. It holds no text. A document that no stage dropped has
-a null `stage`; its `split` and `tokens` say what became of it. Because verdicts need signals alone, `reconsider`
+a null `stage`; its `split` and `tokens` say what became of it. Because verdicts need signals alone, `tasks.preview`
 tells what other thresholds would keep without reading a text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -153,12 +152,3 @@ def read_ledger(store: Store, manifest: StageManifest, columns: Sequence[str] | 
             yield pq.read_table(store.local_path(path), columns=columns)
         else:
             yield pq.read_table(pa.BufferReader(store.read_bytes(path)), columns=columns)
-
-
-def tally(reasons: Sequence[str | None], words: np.ndarray) -> Mapping[str | None, tuple[int, int]]:
-    """Documents and words by reason."""
-    totals: dict[str | None, tuple[int, int]] = {}
-    for reason, count in zip(reasons, words.tolist(), strict=True):
-        documents, before = totals.get(reason, (0, 0))
-        totals[reason] = (documents + 1, before + int(count))
-    return totals

@@ -35,13 +35,13 @@ PROFILE_SCHEMA = pa.schema(
     ]
 )
 """`table` is fate (key: reason, or split of what is kept), source, domain, or signal (key: name; bin: lower edge)."""
-PROFILE = Stage("profile", 1, PROFILE_SCHEMA, libraries=("pyarrow", "numpy"))
+PROFILE = Stage("profile", 2, PROFILE_SCHEMA, libraries=("pyarrow", "numpy"))
 _KEYS = ["table", "language", "key", "bin", "kept"]
 _COUNTS = ["documents", "words", "tokens"]
-_RATIO_EDGES = np.linspace(0, 1, 51)
-_COUNT_EDGES = np.unique(np.round(2 ** np.arange(0, 40.5, 0.5)))
-SIGNAL_EDGES = np.concatenate([[-np.inf], _RATIO_EDGES, _COUNT_EDGES[_COUNT_EDGES > 1]])
-"""Edges of the bins of every histogram: fiftieths up to 1, half powers of two beyond."""
+_COUNT_EDGES = np.round(2 ** np.arange(4, 40.25, 0.25))
+SIGNAL_EDGES = np.concatenate([[-np.inf], np.arange(100) / 100, np.arange(1, 16), _COUNT_EDGES])
+"""Edges of the bins of every histogram: hundredths up to 1, ones up to 16, quarter powers of two beyond. Published
+thresholds of shares are hundredths, so that no bin has documents on both sides of one."""
 
 
 class ProfileSettings(Settings):
