@@ -47,7 +47,7 @@ HELPERS = (SIGNATURES, CANDIDATES, VERIFICATION, SURVIVORS, CLUSTERS, DUPLICATES
 _SEEN, _LOST = "seen ", "lost "
 # How many bytes a task takes for each byte of its range, by what its arrays are: keys are copied as columns, sorted
 # and paired; decisions get the strings of their survivors.
-_KEYS_COPIES, _PAIRS_COPIES, _DECISION_COPIES = 8, 8, 24
+_KEYS_COPIES, _PAIRS_COPIES, _DECISION_COPIES = 8, 16, 64
 
 
 class DedupSettings(Settings):
