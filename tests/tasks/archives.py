@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.manifest import StageManifest, TokenizerRecord
+from tasks.c4 import C4Settings
 from tasks.config import CorpusSettings
 from tasks.filters import FilterSettings
+from tasks.fineweb import FineWebSettings
+from tasks.gopher import GopherQualitySettings
 from tasks.pipeline import measure, pinned_corpus, refine
 from tasks.quality import QualitySettings
+from tasks.repetition import RepetitionSettings
 from tasks.stage import StageRunner
 from tasks.warc import sha1_digest
 
@@ -98,14 +102,13 @@ def prose() -> tuple[str, ...]:
 
 def only_long_documents() -> FilterSettings:
     """English of fifty words and more, whatever else is wrong with it."""
-    families = QualitySettings.model_fields
-    off = {
-        name: kind(**dict.fromkeys(kind.model_fields))
-        for name in ("gopher_repetition", "gopher_quality", "c4", "fineweb")
-        if (kind := families[name].annotation)
-    }
-    off["gopher_quality"] = off["gopher_quality"].model_copy(update={"min_words": 50})
-    return FilterSettings(quality=QualitySettings(**off))
+    quality = QualitySettings(
+        gopher_repetition=RepetitionSettings(**dict.fromkeys(RepetitionSettings.model_fields)),
+        gopher_quality=GopherQualitySettings(**{**dict.fromkeys(GopherQualitySettings.model_fields), "min_words": 50}),
+        c4=C4Settings(**dict.fromkeys(C4Settings.model_fields)),
+        fineweb=FineWebSettings(**dict.fromkeys(FineWebSettings.model_fields)),
+    )
+    return FilterSettings(quality=quality)
 
 
 class Chain(NamedTuple):

@@ -59,7 +59,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A crawl of three shards that holds something for every stage to drop."""
     root = tmp_path_factory.mktemp("mirror")
     pages = [
-        response(f"http://{n}.example/", page(f"{text}\n\nWrite to a{n}@example.com."))
+        response(f"http://{n}.example/", page(f"{text} Write to a{n}@example.com."))
         for n, text in enumerate(prose())
     ]
     odd = [
