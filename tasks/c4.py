@@ -31,7 +31,7 @@ COUNTS = (
     *("short_lines", "javascript_lines", "policy_lines", "kept_lines"),
 )
 SIGNALS = (pa.field("c4_sentences", pa.int64()), *(pa.field(f"c4_{name}", pa.int64()) for name in COUNTS))
-"""Sentences in the lines kept; lines that condemn the document; lines dropped by each line rule; lines kept."""
+"""Sentences in the lines kept; lines that condemn the document; lines, not blank, dropped by each rule; lines kept."""
 
 
 class C4Editing(Settings):
@@ -118,9 +118,9 @@ def measure(
     """
     long_word = words.longest > (np.inf if settings.max_word_length is None else settings.max_word_length)
     short = ~long_word & (words.line_words < (settings.min_words or 0))
-    kept = ~(long_word | short)
+    kept, filled = ~(long_word | short), words.line_ends > words.line_begins
     counts = {name: np.zeros(len(texts), np.int64) for name in COUNTS}
-    counts["long_word_lines"], counts["short_lines"] = words.by_text(long_word), words.by_text(short)
+    counts["long_word_lines"], counts["short_lines"] = words.by_text(long_word), words.by_text(short & filled)
     counts["kept_lines"] = words.by_text(kept)
     edits = _edit_special(texts, words, settings)
     for number, edit in edits.items():
@@ -156,11 +156,12 @@ def _edit_special(texts: Sequence[str], words: Words, settings: C4Editing) -> di
             edits[number] = edit = Edit()
             for index in range(starts[number], starts[number + 1]):
                 dropped = _edit_line(index, words, settings, look, edit)
-                edit.counts[dropped or "kept_lines"] += 1
                 if dropped is None:
                     edit.kept.append(index)
                 else:
                     edit.changed.pop(index, None)
+                if dropped is None or words.line_ends[index] > words.line_begins[index]:
+                    edit.counts[dropped or "kept_lines"] += 1
     return edits
 
 

@@ -86,7 +86,8 @@ def measure(
     `words` are those of the same texts; `lists` are stop words by language, used before spaCy's.
     """
     table = words.table
-    listed = frozenset(lists[language]) if language in lists else stop_words(language or "")
+    own = lists.get(language or "")
+    listed = stop_words(language or "") if own is None else frozenset(own)
     stops = np.full(len(table.ids), -1, np.int32)
     known = sorted(table.ids[word] for word in listed if word in table.ids)
     stops[known] = np.arange(len(known))

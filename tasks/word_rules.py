@@ -27,7 +27,7 @@ _UNSPACED_BLOCKS = (
     *((0xE00, 0xEFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0x3400, 0x4DBF)),
     *((0x4E00, 0x9FFF), (0xA9E0, 0xA9FF), (0xAA60, 0xAA7F), (0xF900, 0xFAFF), (0x20000, 0x323AF)),
 )  # Thai and Lao, Myanmar, Khmer, kana, ideographs, more Myanmar, more ideographs
-_PART = "\n\r\n"  # white space that stands in no chunk, line or rule
+_PART = "\n"  # a special case of its own in every language, and in no chunk, line or other case
 _TOGETHER = 1000  # chunks that spaCy is given at once
 _PATIENCE = 1_000_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
 _PLAIN = re.compile(r"\w+|[^\w\s]")

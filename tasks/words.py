@@ -334,9 +334,14 @@ def character_classes() -> np.ndarray:
 def _replace_chunks(
     ids: np.ndarray, line_chunks: np.ndarray, chosen: np.ndarray, lines: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of chunks and where each line's begin, chosen lines as one chunk each, whose ids are given."""
+    """Ids of chunks and where each line's begin, chosen lines as one chunk each, whose ids are given.
+
+    White space at the end of a line is a chunk that stays.
+    """
     sizes = np.diff(line_chunks)
     stays = np.repeat(~chosen, sizes)
-    first = line_chunks[:-1][chosen]
+    first, last = line_chunks[:-1][chosen], line_chunks[1:][chosen] - 1
     ids[first], stays[first] = lines, True
-    return ids[stays], np.concatenate([[0], np.cumsum(np.where(chosen, 1, sizes))])
+    stays[last[ids[last] == 0]] = True
+    counts = np.add.reduceat(np.append(stays, False), line_chunks[:-1], dtype=np.int64)
+    return ids[stays], np.concatenate([[0], np.cumsum(np.where(sizes > 0, counts, 0))])
