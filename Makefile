@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEER := $(VENV)-bench/.installed
 # The first interpreter of a supported version that runs.
 PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python; do \
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
@@ -44,10 +45,14 @@ format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Measure the corpus stages against datatrove, in an environment of its own
+bench: $(INSTALLED) $(PEER) ## Measure the corpus stages against datatrove and rensa; BENCH="--crawl-root ..." says more
+	@$(BIN)/python -m tests.bench.compare --peer $(VENV)-bench/bin/python $(BENCH)
+
+$(PEER): tests/bench/requirements.txt
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@echo "Installing the peers into $(VENV)-bench"
 	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/bench/requirements.txt
-	@$(BIN)/python -m tests.bench.compare --peer $(VENV)-bench/bin/python
+	@touch $(PEER)
 
 lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv

@@ -103,15 +103,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         runner = StageRunner(store, cluster)
         begun = used_seconds() - used - prepared
         build, vocabulary = build_corpus(runner, settings, steps)
+    wall, done = time.monotonic() - started, used_seconds()
+    sizes = bytes_read(store, build)
     return {
         "lists": prepared,
         "start": begun,
-        "wall": time.monotonic() - started,
+        "aside": prepared + used_seconds() - done,
+        "wall": wall,
         "stages wall": sum(steps.wall.values()),
         "cpu": steps.cpu,
         "wall by step": steps.wall,
         "documents": {each.stage: each.kept for each in build.passed},
-        "bytes": bytes_read(store, build),
+        "bytes": sizes,
         "tokens": sum(build.stage("tokenization").total("counters").get(f"tokens_{each}", 0) for each in SPLITS),
         "vocabulary": vocabulary,
     }
