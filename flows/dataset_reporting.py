@@ -51,6 +51,8 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported: types k
 
 DOMAINS_SHOWN = 30
 """Most domains of a language on the page."""
+HELDOUT_COPY = "heldout_copy"
+"""Why tokenization leaves out further copies of documents that are held out."""
 NOT_MEASURED = "(not measured)"
 """What stands for the language of documents that were dropped before it was known."""
 
@@ -148,17 +150,23 @@ def funnel(passed: Sequence[StageManifest]) -> list[FunnelStage]:
     for manifest in passed:
         made = manifest.total("counters").get("copies", 0) if manifest.stage == MIX.name else 0
         copies += made
+        lost = manifest.total("reasons").get(HELDOUT_COPY, 0)
         rows.append(
             FunnelStage(
                 name=manifest.stage,
                 entered=manifest.rows_in - copies,
-                kept=manifest.kept - copies,
-                dropped=manifest.total("reasons"),
+                kept=manifest.kept - (copies - lost),
+                dropped=_reasons(manifest),
                 quarantined=manifest.rows_of("quarantined"),
                 copies=made,
             )
         )
     return rows
+
+
+def _reasons(manifest: StageManifest) -> dict[str, int]:
+    """Dropped documents by reason, without copies: these are none of their own."""
+    return {reason: count for reason, count in manifest.total("reasons").items() if reason != HELDOUT_COPY}
 
 
 def language_rows(fates: Iterable[Mapping[str, Any]]) -> list[LanguageRow]:
@@ -277,7 +285,7 @@ def rule_examples(
         examples.setdefault((row["reason"], row["kept"]), []).append(Example(**shown))
     found: dict[str, RuleExamples] = {}
     for manifest in passed:
-        dropped = manifest.total("reasons")
+        dropped = _reasons(manifest)
         rules = list(limits) if manifest.stage == FILTER.name else []
         for reason in dict.fromkeys([*(each for each in dropped if each not in rules), *rules]):
             if reason in found or not (dropped.get(reason) or examples.get((reason, True))):
