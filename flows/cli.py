@@ -6,9 +6,10 @@ Flows are imported after Prefect's environment is set, because Prefect reads it 
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -48,11 +49,12 @@ class SettingsCommand(click.Command):
 
 
 def with_settings(
-    name: str, sections: tuple[str, ...], takes_dataset: bool = False
+    name: str, sections: tuple[str, ...], takes_dataset: bool = False, own: Mapping[str, Any] = MappingProxyType({})
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function of (settings, json output) a command with the options that all commands share.
 
     If it takes a dataset, NAME or NAME/VERSION may follow the command; the function is told whether one did.
+    Options of its own, by name, are given to the function too.
     """
     dataset = click.argument("dataset", metavar="[NAME[/VERSION]]", required=False)
     options = (
@@ -71,10 +73,11 @@ def with_settings(
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(as_json: bool, **given: Any) -> None:
             named = {"named": given["dataset"] is not None} if takes_dataset else {}
+            named |= {option: given.pop(option) for option in own}
             _exit_with(lambda: function(gather(name, **given), as_json, **named), as_json)
 
         command: Any = run
-        for option in reversed((dataset, *options) if takes_dataset else options):
+        for option in reversed((dataset, *options) if takes_dataset else (*own.values(), *options)):
             command = option(command)
         made = click.command(name, cls=SettingsCommand, help=function.__doc__)(command)
         made.sections = sections
@@ -146,6 +149,31 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     return None
 
 
+_SAMPLE = {
+    "sample_shards": click.option(
+        "--sample-shards", type=click.IntRange(1), default=2, show_default=True, help="Shards to measure on."
+    ),
+    "sample_records": click.option(
+        "--sample-records", type=click.IntRange(1), default=300, show_default=True, help="Records to read of each."
+    ),
+}
+
+
+@partial(with_settings, "plan", own=_SAMPLE)(_CORPUS_SECTIONS)
+def plan(settings: PipelineSettings, as_json: bool, sample_shards: int, sample_records: int) -> None:
+    """Say what `corpus` will download and take in disk, time and memory, measured on a sample of the same source."""
+    from flows.plan_text import render
+    from flows.planning import PlanSettings, make_plan
+
+    prepare(settings)
+    sample = PlanSettings(sample_shards=sample_shards, sample_records=sample_records)
+    made = make_plan(settings.corpus, settings.environment, sample)
+    if as_json:
+        return print_json(made)
+    click.echo(render(made))
+    return None
+
+
 @partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
 def pretrain(settings: PipelineSettings, as_json: bool) -> None:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
@@ -205,7 +233,7 @@ def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> N
     return None
 
 
-for _command in (demo, corpus, preview, pretrain, evaluate, show):
+for _command in (demo, plan, corpus, preview, pretrain, evaluate, show):
     main.add_command(_command)
 
 
