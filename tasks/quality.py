@@ -26,6 +26,7 @@ from tasks.fineweb import FineWebSettings
 from tasks.gopher import GopherQualitySettings
 from tasks.repetition import RepetitionSettings
 from tasks.rules import Rule, Verdicts, judge
+from tasks.word_rules import UNSPACED
 from tasks.words import word_splitter
 
 RULES = (*repetition.RULES, *gopher.RULES, *c4_rules.RULES, *fineweb_rules.RULES)
@@ -67,8 +68,8 @@ def published_overrides() -> dict[str, dict[str, float | None]]:
     """Thresholds for languages other than English.
 
     Word lengths, letters and the rules switched off are FineWeb-2's (huggingface/fineweb-2, configs and pipeline).
-    Where words have no spaces between them the unit is a character: five to nine of them are no long n-gram, and where
-    sentences have no marks, marks cannot be asked for.
+    Where words have no spaces between them the unit is a character: five to nine of them are no long n-gram, and ten
+    are about five words, for which FineWeb-2's share holds. Where sentences have no marks, none can be asked for.
     """
     lengths = {"de": (0, 15), "fr": (2, 11), "ru": (3, 11), "fi": (4, 13), "ar": (2, 9), "hi": (2, 21), "vi": (3, 11)}
     letters = {"de": 0.774, "fr": 0.812, "ru": 0.713, "fi": 0.755, "ar": 0.787, "hi": 0.837, "vi": 0.803, "ta": 0.779}
@@ -87,11 +88,15 @@ def published_overrides() -> dict[str, dict[str, float | None]]:
             "gopher_quality.max_mean_word_length": longest,
             "gopher_quality.min_alphabetic_words": letters[language],
         }
-    short = {f"gopher_repetition.max_duplicate_{n}_grams": None for n in range(5, 10)}
-    for language in ("zh", "yue", "wuu", "gan", "lzh", "ja", "my", "km"):
-        overrides[language] = {**short, "gopher_quality.min_alphabetic_words": 0.7}
+    ten = {"ja": 0.307, "th": 0.185, "lo": 0.185, "my": 0.197, "km": 0.197, "bo": 0.197, "dz": 0.197}
+    for language in sorted(UNSPACED):
+        overrides[language] = {
+            **{f"gopher_repetition.max_duplicate_{n}_grams": None for n in range(5, 10)},
+            "gopher_repetition.max_duplicate_10_grams": ten.get(language, 0.198),
+            "gopher_quality.min_alphabetic_words": 0.7,
+        }
     for language in ("th", "lo", "bo", "dz"):
-        overrides[language] = {**overrides["ja"], "c4.min_sentences": None, "fineweb.min_terminal_lines": None}
+        overrides[language] |= {"c4.min_sentences": None, "fineweb.min_terminal_lines": None}
     return overrides
 
 

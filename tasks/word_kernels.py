@@ -26,6 +26,19 @@ _BASE = np.uint64(1_000_003_000_017)
 
 
 @njit(cache=True, nogil=True)
+def _line_flags(codes: Any, begin: int, end: int, classes: Any) -> Any:
+    """BULLET_LINE and its like of a line without white space around it."""
+    flags = BULLET_LINE if classes[codes[begin]] & OPENING else 0
+    for code in codes[begin:end]:
+        if code == 91:
+            flags |= SQUARE_LINE
+        elif code == 123:
+            flags |= CURLY_LINE
+    three = end - begin >= 3 and codes[end - 1] == 46 and codes[end - 2] == 46 and codes[end - 3] == 46
+    return flags | (ELLIPSIS_LINE if three or codes[end - 1] == 0x2026 else 0)
+
+
+@njit(cache=True, nogil=True)
 def scan(codes: Any, text_starts: Any, classes: Any, whole: bool) -> Any:
     """Lines and chunks of texts, where text i is codes[text_starts[i] : text_starts[i + 1] - 1].
 
@@ -65,17 +78,11 @@ def scan(codes: Any, text_starts: Any, classes: Any, whole: bool) -> Any:
                     inside = True
                     if words[line] == 0:
                         line_begins[line] = at
-                        if kind & OPENING:
-                            flags[line] |= BULLET_LINE
                     elif at - gap != 1 or codes[gap] != 32:
                         begins[chunk] = ends[chunk] = gap
                         chunk += 1
                     begins[chunk] = at
                     words[line] += 1
-                if codes[at] == 91:
-                    flags[line] |= SQUARE_LINE
-                elif codes[at] == 123:
-                    flags[line] |= CURLY_LINE
                 at += 1
             if inside:
                 ends[chunk] = at
@@ -85,11 +92,8 @@ def scan(codes: Any, text_starts: Any, classes: Any, whole: bool) -> Any:
                 begins[chunk] = ends[chunk] = gap
                 chunk += 1
             if words[line]:
-                end = at if inside else gap
-                line_ends[line] = end
-                three = end - line_begins[line] >= 3 and codes[end - 2] == 46 and codes[end - 3] == 46
-                if codes[end - 1] == 0x2026 or (codes[end - 1] == 46 and three):
-                    flags[line] |= ELLIPSIS_LINE
+                line_ends[line] = at if inside else gap
+                flags[line] |= _line_flags(codes, line_begins[line], line_ends[line], classes)
             line += 1
             line_chunks[line] = chunk
             at += 2 if at + 1 < stop and codes[at] == 13 and codes[at + 1] == 10 else 1

@@ -5,7 +5,8 @@ can be remembered. What remains is exact: `flags` marks chunks whose special cas
 over a space, and their lines are then given to spaCy whole.
 
 Scripts that put no spaces between words (`UNSPACED`) have no words without a dictionary: their unit is the character
-with its marks, or Tibetan's syllable. Languages that spaCy does not know are split by its rules for any language.
+with its marks, or Tibetan's syllable with the point that ends it. Languages that spaCy does not know are split by its
+rules for any language.
 """
 
 import re
@@ -224,7 +225,7 @@ class Unspaced:
         others, more = _letters_and_marks(_UNSPACED_BLOCKS)
         marks += more
         self._units = re.compile(
-            rf"[{tibetan}][{tibetan}{marks}]*+|[{others}][{marks}]*+|(?:(?![{tibetan}{others}])\w)++[{marks}]*+|\S"
+            rf"[{tibetan}][{tibetan}{marks}]*+[\u0f0b\u0f0c]?|[{others}][{marks}]*+|(?:(?![{tibetan}{others}])\w)++[{marks}]*+|\S"
         ).findall
 
     def crosses_spaces(self, line: str) -> bool:

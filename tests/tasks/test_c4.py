@@ -17,7 +17,7 @@ def edited(text: str, language: str = "en", **settings: Any) -> tuple[str, int, 
     return found[1], int(words[1]), {name.removeprefix("c4_"): int(values[1]) for name, values in signals.items()}
 
 
-LINES = {
+LINES: dict[str, tuple[str, dict[str, Any]]] = {
     "long_word_lines": ("one two " + "x" * 1001, {"max_word_length": None}),
     "unterminated_lines": ("one two three", {"require_terminal_mark": False}),
     "short_lines": ("one two.", {"min_words": None}),
@@ -29,7 +29,7 @@ LINES = {
 @pytest.mark.parametrize("rule", LINES)
 def test_a_line_rule_drops_its_line_and_can_be_switched_off(rule: str) -> None:
     line, off = LINES[rule]
-    on = {"require_terminal_mark": True} if rule == "unterminated_lines" else {}
+    on: dict[str, Any] = {"require_terminal_mark": True} if rule == "unterminated_lines" else {}
     kept = "This line stays as it is."
     text, words, signals = edited(f"{kept}\n{line}\n\n  {kept}  ", **on)
     assert text == f"{kept}\n{kept}"

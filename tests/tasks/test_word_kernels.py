@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.word_kernels import BULLET_LINE, CURLY_LINE, ELLIPSIS_LINE, SQUARE_LINE, add, hash_tokens, multiply, scan
-from tasks.words import character_classes, code_points
+from tasks.word_tables import character_classes, code_points
 
 PRIME, BASE = (1 << 61) - 1, 1_000_003_000_017
 PIECES = (

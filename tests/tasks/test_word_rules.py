@@ -158,7 +158,7 @@ def units(text: str) -> list[str]:
 def test_scripts_without_spaces_are_split_into_characters_with_their_marks() -> None:
     assert units("\u65e5\u672c\u8a9eABC\u3002") == ["\u65e5", "\u672c", "\u8a9e", "ABC", "\u3002"]
     assert units("\u0e17\u0e35\u0e48\u0e19") == ["\u0e17\u0e35\u0e48", "\u0e19"]
-    assert units("\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42") == ["\u0f56\u0f7c\u0f51", "\u0f0b", "\u0f61\u0f72\u0f42"]
+    assert units("\u0f56\u0f7c\u0f51\u0f0b\u0f61\u0f72\u0f42") == ["\u0f56\u0f7c\u0f51\u0f0b", "\u0f61\u0f72\u0f42"]
     assert all(isinstance(language_rules(each), Unspaced) for each in UNSPACED)
 
 
