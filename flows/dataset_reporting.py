@@ -204,10 +204,9 @@ def rule_thresholds(inputs: FilterInputs, languages: Sequence[str]) -> dict[str,
     for rule, given in comparisons(inputs, table):
         if given is None:
             continue
-        values = np.broadcast_to(np.asarray(given, np.float64), len(languages)).tolist() if languages else [given]
-        numbers = sorted({float(value) for value in values if value == value})
-        for number in numbers:
-            spoken = tuple(each for each, value in zip(languages, values, strict=False) if value == number)
+        values = np.broadcast_to(np.asarray(given, np.float64), len(languages)).tolist()
+        for number in sorted({value for value in values if not np.isnan(value)}):
+            spoken = tuple(each for each, value in zip(languages, values, strict=True) if value == number)
             everywhere = len(spoken) == len(languages)
             found.setdefault(rule.reason, []).append(
                 Threshold(

@@ -25,12 +25,17 @@ HOSTILE = "</div><script>alert(1)</script>\u202e"
 def small_crawl(root: Path) -> None:
     """Two shards: English prose, a copy, German, short, empty and missing pages, and one that means harm."""
     pages = [
-        response(f"http://www.site{n % 7}.co.uk/{n}", page(f"{text}\n\nWrite to a{n}@example.com."))
+        response(
+            f"http://www.site{n % 7}.co.uk/{n}",
+            page(f"{text}\n\nFor more of this please write to a{n}@example.com today."),
+        )
         for n, text in enumerate(prose()[:40])
     ]
     odd = [
         response("http://german.example/", page(GERMAN)),
-        response("http://copy.example/", page(f"{prose()[0]}\n\nWrite to a0@example.com.")),
+        response(
+            "http://copy.example/", page(f"{prose()[0]}\n\nFor more of this please write to a0@example.com today.")
+        ),
         response("http://short.example/", page("The mill and the river have not moved since.")),
         response("http://short.example/2", page(f"The mill and the river have not moved {HOSTILE} since.")),
         response("http://empty.example/", b"<html></html>"),
