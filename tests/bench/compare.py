@@ -80,11 +80,12 @@ def blocks(bench: Bench) -> list[Row]:
     (_, filtered), (_, theirs) = sides["filters"]
     agreed = sum(a == b for a, b in zip(filtered["kept"], theirs["kept"], strict=True))
     same = f"{agreed} of {len(filtered['kept'])} verdicts equal, {sum(theirs['kept'])} kept"
+    others = sum(map(len, load(bench.folder / "others.jsonl.gz"))) / 1e6
     signed = sides["minhash"][1][1]
     fastest = min((name for name in signed if name.startswith("rensa")), key=signed.__getitem__)
     return [
         row("filter chain, nothing remembered", "filters", "cold", "cold", 20, same),
-        row("filter chain, after other texts", "filters", "warm", "warm", 20),
+        row("filter chain, after other texts", "filters", "warm", "warm", 20, f"{others:.1f} MB of them"),
         row("MinHash, text to signature; datatrove with sha1", "minhash", "seconds", "datatrove sha1", 40),
         row("MinHash, text to signature; datatrove with xxhash", "minhash", "seconds", "datatrove xxhash", 40),
         row(f"MinHash, text to signature; {fastest}", "minhash", "seconds", fastest, 1, "shingles built in Python"),

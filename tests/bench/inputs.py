@@ -56,16 +56,18 @@ class Crawl:
 
 
 def prepare(folder: Path, crawl: Crawl, assets: Path, pages: int, text_bytes: int) -> None:
-    """Fill the folder. `assets` is where datatrove keeps its lists."""
+    """Fill the folder. `assets` is where datatrove keeps its lists; at most half of the texts are measured."""
     (folder / "warc").mkdir(parents=True)
     for path in crawl.paths:
         (folder / "warc" / path.name).symlink_to(path.resolve())
     (folder / "crawl.json").write_text(json.dumps(asdict(crawl)))
     found, read = _pages_and_texts(crawl)
     _save(folder / "pages.jsonl.gz", _spread(found, pages))
-    share = min(1.0, text_bytes / max(sum(map(len, read)), 1))
-    chosen = _spread(read, round(share * len(read)))
-    _save(folder / "texts.jsonl.gz", chosen)
+    share = min(0.5, text_bytes / max(sum(map(len, read)), 1))
+    chosen = _spread(read, len(read))
+    count = round(share * len(read))
+    _save(folder / "texts.jsonl.gz", chosen[:count])
+    _save(folder / "others.jsonl.gz", chosen[count:])
     with tarfile.open(assets / "url_filterblacklistsv0_3_0.tar.gz") as lists:
         lists.extractall(folder / "lists", filter="data")
     for name in ("banned_words", "soft_banned_words", "banned_subwords"):

@@ -68,7 +68,8 @@ def extract_pages(folder: Path) -> dict[str, Any]:
 
 
 def filter_chain(folder: Path) -> dict[str, Any]:
-    """The four filters of the FineWeb recipe; a document that one drops is not seen by the next."""
+    """The four filters of the FineWeb recipe; a document that one drops is not seen by the next. As on our side, the
+    second half of the texts comes after many others."""
     texts = load(folder / "texts.jsonl.gz")
     filters = [
         GopherRepetitionFilter(),
@@ -85,8 +86,13 @@ def filter_chain(folder: Path) -> dict[str, Any]:
 
     for each in filters:
         each.filter(Document(text="One sentence of words.\n", id=""))
-    half = len(texts) // 2
-    return {"cold": seconds(lambda: chain(texts[:half])), "warm": seconds(lambda: chain(texts[half:])), "kept": found}
+    half, result = len(texts) // 2, {}
+    result["cold"] = seconds(lambda: chain(texts[:half]))
+    kept = found.copy()
+    chain(load(folder / "others.jsonl.gz"))
+    found.clear()
+    result["warm"] = seconds(lambda: chain(texts[half:]))
+    return {**result, "kept": kept + found}
 
 
 def sign_texts(folder: Path) -> dict[str, Any]:
