@@ -27,7 +27,7 @@ from infra.store import Store
 BATCH_ROWS = 1 << 14
 RUN_BATCHES = 64
 KEY_END = 1 << 64
-_ROWS_FOR_EACH_OPENING = 256
+_ROWS_FOR_EACH_OPENING = 512
 _POINTS_OF_BATCH = 8
 
 

@@ -51,7 +51,7 @@ def synthetic(_: Store, source: str, settings: Synthetic) -> Iterator[Split]:
         numbers = np.arange(start, min(start + ROWS, first + settings.in_shard, settings.documents), dtype=np.uint64)
         refs = numbers - np.uint64(first) + np.uint64(refs_of_part(part)[0])
         documents, keys = made_up(numbers, refs, settings.documents)
-        yield from (Split(documents.slice(at, 1024)) for at in range(0, len(numbers), 1024))
+        yield from (Split(documents.slice(at, 8192)) for at in range(0, len(numbers), 8192))
         yield from (Split(SIGNED.empty_table(), others={"keys": each}) for each in sorter.add(keys))
     yield from (Split(SIGNED.empty_table(), others={"keys": each}) for each in sorter.finish())
 
