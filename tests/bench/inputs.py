@@ -11,6 +11,7 @@ tokenizer.json         byte-level BPE learned from the texts, with <|endoftext|>
 import gzip
 import json
 import tarfile
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -23,6 +24,7 @@ from infra.store import Store
 from tasks.decode import decode
 from tasks.extract import ExtractSettings, extract
 from tasks.fetch import fetch_shard, shard_paths
+from tasks.select import SelectSettings, resolve_lists
 from tasks.stage import texts
 from tasks.transport import SourceSettings, local_url
 
@@ -72,7 +74,24 @@ def prepare(folder: Path, crawl: Crawl, assets: Path, pages: int, text_bytes: in
         lists.extractall(folder / "lists", filter="data")
     for name in ("banned_words", "soft_banned_words", "banned_subwords"):
         (folder / "lists" / f"{name}.txt").write_bytes((assets / f"{name}.txt").read_bytes())
+    started = time.process_time()
+    selection = resolve_lists(Store(str(folder / "compiled")), _selection(folder / "lists"))
+    spent = time.process_time() - started
+    kept = {"compiled": selection.compiled, "digest": selection.digest, "honour_opt_outs": ()}
+    (folder / "select.json").write_text(json.dumps({"settings": kept, "seconds": spent}))
     _train(chosen).save(str(folder / "tokenizer.json"))
+
+
+def _selection(lists: Path) -> SelectSettings:
+    """The peer's lists and no opt-outs, as FineWeb."""
+    return SelectSettings(
+        honour_opt_outs=(),
+        host_lists=(str(lists / "domains"),),
+        url_lists=(str(lists / "urls"),),
+        word_lists=(str(lists / "banned_words.txt"),),
+        soft_word_lists=(str(lists / "soft_banned_words.txt"),),
+        subword_lists=(str(lists / "banned_subwords.txt"),),
+    )
 
 
 def _pages_and_texts(crawl: Crawl) -> tuple[list[str], list[str]]:

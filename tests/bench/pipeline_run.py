@@ -41,17 +41,10 @@ WARM_RECORDS = 5
 
 def fineweb_settings(folder: Path, source: SourceSettings, extractor: str) -> CorpusSettings:
     """The FineWeb recipe: its lists, rules, thresholds and kinds of personal data, in every language alike."""
-    lists = folder / "lists"
+    selection = json.loads((folder / "select.json").read_text())["settings"]
     return CorpusSettings(
         source=source,
-        select=SelectSettings(
-            honour_opt_outs=(),
-            host_lists=(str(lists / "domains"),),
-            url_lists=(str(lists / "urls"),),
-            word_lists=(str(lists / "banned_words.txt"),),
-            soft_word_lists=(str(lists / "soft_banned_words.txt"),),
-            subword_lists=(str(lists / "banned_subwords.txt"),),
-        ),
+        select=SelectSettings.model_validate(selection),
         extract=ExtractSettings.model_validate({"extractor": extractor}),
         signals=SignalSettings(
             language=LanguageSignalSettings(second_opinion=False), quality=QualitySignalSettings(rules_language="en")
@@ -95,20 +88,18 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     source = Crawl.of(options.folder, options.shards).source.model_copy(update={"max_records": options.records})
     started, used = time.monotonic(), used_seconds()
     settings = pinned_corpus(fineweb_settings(options.folder, source, options.extractor), store)
-    prepared = used_seconds() - used
     with open_cluster(Environment(root=str(options.root), workers=options.workers)) as cluster:
         if options.warm:
             few = settings.model_copy(update={"source": source.model_copy(update={"max_records": WARM_RECORDS})})
             build_corpus(StageRunner(Store(f"{options.root}-warm"), cluster), few, Steps())
         runner = StageRunner(store, cluster)
-        begun = used_seconds() - used - prepared
+        begun = used_seconds() - used
         build, vocabulary = build_corpus(runner, settings, steps)
     wall, done = time.monotonic() - started, used_seconds()
     sizes = bytes_read(store, build)
     return {
-        "lists": prepared,
         "start": begun,
-        "aside": prepared + used_seconds() - done,
+        "aside": used_seconds() - done,
         "wall": wall,
         "stages wall": sum(steps.wall.values()),
         "cpu": steps.cpu,

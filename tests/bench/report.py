@@ -105,7 +105,7 @@ def _fixed(corpus: dict[str, Any]) -> str:
     ours, peer = corpus["resiliparse"], corpus["peer"]
     steps = ", ".join(f"{name} {spent:.1f}" for name, spent in peer["cpu"].items())
     return (
-        f"Left out of the totals: block lists (ours compiles them once for a store: {ours['lists']:.1f} s; the peer "
+        f"Left out of the totals: block lists (ours compiles them once for a store: {corpus['lists']:.1f} s; the peer "
         f"loads them in every task: {peer['lists']:.1f} s) and the training of the tokenizer. "
         f"Starting cluster and workers took {ours['start']:.1f} s of ours. The peer's steps: {steps}.\n"
     )
