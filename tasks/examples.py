@@ -24,6 +24,7 @@ from tasks.filters import FilterInputs, comparisons
 from tasks.heldout import share
 from tasks.rules import signal_values
 from tasks.stage import Split, Stage, StageRunner
+from tasks.word_rules import UNSPACED
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 
@@ -49,9 +50,10 @@ WORDS_SCHEMA = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
     ]
 )
-EXAMPLES = Stage("examples", 2, EXAMPLES_SCHEMA, {"words": WORDS_SCHEMA}, libraries=("pyarrow", "numpy"))
+EXAMPLES = Stage("examples", 3, EXAMPLES_SCHEMA, {"words": WORDS_SCHEMA}, libraries=("pyarrow", "numpy"))
 _COLUMNS = ["id", "url", "language", "text", "stage", "reason", "value", "detail"]
 _WORD = re.compile(r"[^\W\d_]{2,}")
+_CHARACTER = re.compile(r"[a-z]{2,}|[^\W\d_a-z]")  # where no spaces stand between words
 
 
 class ExampleSettings(Settings):
@@ -176,10 +178,11 @@ def first_of_each(table: pa.Table, count: int) -> pa.Table:
 
 
 def count_words(kept: pa.Table, count: int) -> pa.Table:
-    """Most frequent words of each language, in lower case."""
+    """Most frequent words of each language, in lower case; single characters where words have no spaces between."""
     counters: dict[str | None, Counter[str]] = {}
     for language, text in zip(kept["language"].to_pylist(), kept["text"].to_pylist(), strict=True):
-        counters.setdefault(language, Counter()).update(_WORD.findall(text.lower()))
+        word = _CHARACTER if language in UNSPACED else _WORD
+        counters.setdefault(language, Counter()).update(word.findall(text.lower()))
     return _word_rows(counters, count)
 
 

@@ -95,6 +95,12 @@ def test_words_are_lower_case_letters_and_added_up() -> None:
     assert all(re.fullmatch(r"[^\W\d_]{2,}", word) for _, word in found)
 
 
+def test_scripts_without_spaces_are_counted_by_character() -> None:
+    table = documents([{"id": "1", "text": "的水的 Linux 2", "language": "zh"}])
+    found = {row["word"]: row["count"] for row in count_words(table, 10).to_pylist()}
+    assert found == {"的": 2, "水": 1, "linux": 1}
+
+
 def test_the_choice_does_not_depend_on_the_order_of_shards() -> None:
     rows = [
         {"reason": reason, "kept": False, "order": order, "id": f"{reason}{order}"}
