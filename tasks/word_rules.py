@@ -30,7 +30,9 @@ _UNSPACED_BLOCKS = (
 )  # Thai and Lao, Myanmar, Khmer, kana, ideographs, more Myanmar, more ideographs
 _PART = "\n"  # a special case of its own in every language, and in no chunk, line or other case
 _TOGETHER = 1000  # chunks that spaCy is given at once
+_WINDOW = 80
 _PATIENCE = 1_000_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
+_SHORT = 300  # chunks that are never too much for it
 _PLAIN = re.compile(r"\w+|[^\w\s]")
 _LETTER_AFFIXES = ("el", "fr", "ht", "hu", "id", "it", "ms", "pl", "pt", "ro", "sl")  # clitics, currencies
 _POSSESSIVES = ("'s", "'S", "\u2019s", "\u2019S")
@@ -91,7 +93,8 @@ class QuickSearches:
     """A tokeniser's searches for affixes, which need not read what cannot hold one.
 
     Letters alone never are an affix. None begins with a letter or digit but currencies with a dollar sign, and none
-    ends with one but 's and units after a digit (languages with others are named in _LETTER_AFFIXES).
+    ends with one but 's and units after a digit (languages with others are named in _LETTER_AFFIXES). Suffixes but
+    full stops are short, so that the end of a long chunk is enough.
     """
 
     def __init__(self, model: Any) -> None:
@@ -106,6 +109,10 @@ class QuickSearches:
         """The last suffix."""
         if chunk[-1:].isalnum() and chunk[-2:] not in _POSSESSIVES and (chunk.isalpha() or not _DIGIT.search(chunk)):
             return None
+        if len(chunk) > _WINDOW:  # or the search would begin at the chunk's beginning for every suffix
+            found = self._suffix(chunk[-_WINDOW:])
+            if found is None or found.start() > _WINDOW // 2:
+                return found
         return self._suffix(chunk)
 
     def infix_finditer(self, chunk: str) -> Any:
@@ -123,7 +130,9 @@ class SpacyRules:
         from spacy.vocab import Vocab
 
         known = _blank(language).tokenizer
-        searches = known if language in _LETTER_AFFIXES else QuickSearches(known)
+        slow = language in _LETTER_AFFIXES
+        searches = known if slow else QuickSearches(known)
+        self._patience = _PATIENCE // 10 if slow else _PATIENCE
         self._vocab = Vocab()  # a vocabulary of its own: the language's works out features of every new word
         self._tokenizer = _tokenizer(self._vocab, searches, known.rules)
         self.special = sorted(rule for rule in known.rules if rule.strip() == rule != "")
@@ -189,7 +198,7 @@ class SpacyRules:
         """Tokens of each chunk, by spaCy where that does not take too long."""
         for start in range(0, len(chunks), _TOGETHER):
             part = chunks[start : start + _TOGETHER]
-            hard = {chunk for chunk in part if len(chunk) > 1000 and _effort(chunk) > _PATIENCE}
+            hard = {chunk for chunk in part if len(chunk) > _SHORT and _effort(chunk) > self._patience}
             found = self._tokens_of(self._tokenizer, [chunk for chunk in part if chunk not in hard])
             for chunk in part:
                 yield _PLAIN.findall(chunk) if chunk in hard else next(found)

@@ -14,6 +14,7 @@ from spacy.util import get_lang_class
 from tasks.word_rules import (
     _LETTER_AFFIXES,
     _NEEDS_PACKAGES,
+    _WINDOW,
     UNSPACED,
     QuickSearches,
     SpacyRules,
@@ -128,11 +129,28 @@ def test_quick_searches_skip_nothing(language: str) -> None:
     for piece in pieces(language, "suffixes"):
         unit = piece.startswith("(?<=[0-9])")
         assert not _edge(piece, -1, _is_alphanumeric) or unit or piece in ("'s", "'S", "\u2019s", "\u2019S"), piece
+        assert piece == r"\.\.+" or tree(piece).getwidth()[1] < _WINDOW // 2
 
 
-@pytest.mark.parametrize(
-    "chunk", ["word", "it's", "it\u2019S", "5km", "US$5", "a-b", "x", "(a", "a)", "\u00b2", "1st", "s"]
-)
+CHUNKS = [
+    "word",
+    "it's",
+    "it\u2019S",
+    "5km",
+    "US$5",
+    "a-b",
+    "x",
+    "(a",
+    "a)",
+    "\u00b2",
+    "1st",
+    "s",
+    "(" * 200,
+    "." * 200,
+]
+
+
+@pytest.mark.parametrize("chunk", [*CHUNKS, "a" * 90 + "." * 60, "a" * 90 + "5km", "(" * 90 + "'s"])
 def test_quick_searches_find_what_spacy_finds(chunk: str) -> None:
     known: Any = spacy.blank("en").tokenizer
     quick = QuickSearches(known)
