@@ -35,7 +35,7 @@ LANGUAGES = ("en", "de", "es", "ru", "it")
 """Languages that datatrove splits by spaCy's rules of the same name."""
 DIFFERENCES: dict[str, str] = {}
 """Documents judged differently, with the cause: none on the mirror. Known causes elsewhere: pieces without white space
-of over 1,000 characters, many of them marks, are split simply (spaCy takes hours for some); two n-grams of different
+of over 300 characters, most of them marks, may be split simply (spaCy takes hours for some); two n-grams of different
 words with the same hash."""
 
 

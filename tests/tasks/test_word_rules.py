@@ -156,7 +156,7 @@ def test_quick_searches_find_what_spacy_finds(chunk: str) -> None:
     quick = QuickSearches(known)
     for name in ("prefix_search", "suffix_search"):
         ours, theirs = getattr(quick, name)(chunk), getattr(known, name)(chunk)
-        assert (ours and ours.span()) == (theirs and theirs.span())
+        assert (ours and ours[0]) == (theirs and theirs[0])  # of which spaCy uses the length
     assert [each.span() for each in quick.infix_finditer(chunk)] == [
         each.span() for each in known.infix_finditer(chunk)
     ]
