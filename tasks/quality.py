@@ -56,12 +56,22 @@ class QualitySignalSettings(Settings):
 
     rules_language: str | None = Field(default=None, min_length=2)
     """Measure every document by the rules of this language (ISO 639 code); unset means each by those of its own."""
+    languages_with_rules: tuple[str, ...] | None = None
+    """Languages whose own rules are loaded (a third of a CPU second each, in every worker); documents of others are
+    measured by the rules for any language. Unset loads those of every language that occurs."""
     c4: C4Editing = C4Editing()
     """C4's line rules, which edit the text."""
     stop_words: Mapping[str, tuple[str, ...]] = {ENGLISH: gopher.ENGLISH_STOP_WORDS}
     """Stop words by language, as written in text; other languages have spaCy's. Source of the default: Gopher."""
     short_line_length: int = Field(default=30, ge=0)
     """Lines of at most so many characters are short (FineWeb)."""
+
+    def language_of_rules(self, language: str | None) -> str | None:
+        """The language by whose rules a document of some language is measured; None for those of any language."""
+        if self.rules_language is not None:
+            return self.rules_language
+        own = self.languages_with_rules
+        return language if own is None or language in own or language in UNSPACED else None
 
 
 def published_overrides() -> dict[str, dict[str, float | None]]:
@@ -140,8 +150,7 @@ def measure(
     texts: Sequence[str], languages: Sequence[str | None], settings: QualitySignalSettings
 ) -> tuple[list[str], pa.Table]:
     """Edited texts, and a row of QUALITY_SIGNALS for each; `languages` are the documents' own, None if unknown."""
-    language = settings.rules_language
-    chosen = list(languages) if language is None else [language] * len(texts)
+    chosen = [settings.language_of_rules(language) for language in languages]
     edited = [""] * len(texts)
     columns: dict[str, np.ndarray] = {name: np.full(len(texts), np.nan) for name in QUALITY_SIGNALS.names[1:]}
     for rows in _batches(texts, chosen):

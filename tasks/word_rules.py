@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tasks.spacy_library import spacy
 from tasks.word_kernels import FRAGILE, HEAD, TAIL, TAIL_AFTER_LOWER, TAIL_ALWAYS
 
 UNSPACED = frozenset({"zh", "yue", "wuu", "gan", "lzh", "ja", "th", "lo", "km", "my", "bo", "dz"})
@@ -50,6 +51,7 @@ def terminal_marks() -> frozenset[str]:
 
 def sentence_marks() -> frozenset[str]:
     """The marks after which spaCy's sentencizer begins a sentence."""
+    spacy()
     from spacy.pipeline import Sentencizer
 
     return frozenset(Sentencizer.default_punct_chars)
@@ -79,14 +81,13 @@ def _spacy_language(language: str | None) -> str:
     code = _PROXIES.get(language or "", language or "")
     if code in _NEEDS_PACKAGES or not (code.isalpha() and code.isascii()):
         return "xx"
+    spacy()
     return code if find_spec(f"spacy.lang.{code}") is not None else "xx"
 
 
 @lru_cache(maxsize=64)
 def _blank(language: str) -> Any:
-    import spacy
-
-    return spacy.blank(language)
+    return spacy().blank(language)
 
 
 class QuickSearches:

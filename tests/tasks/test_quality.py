@@ -164,3 +164,11 @@ def test_no_texts_have_no_signals() -> None:
     edited, signals = measure([], [], QualitySignalSettings())
     assert edited == []
     assert verdicts(signals, QualitySettings()).reasons == []
+
+
+def test_only_the_named_languages_have_rules_of_their_own() -> None:
+    texts = ["Der Müller mahlt das Korn.", "The miller grinds.", "粉屋は穀物を挽く。"]
+    some = QualitySignalSettings(languages_with_rules=("en",))
+    _, signals = measure(texts, ["de", "en", "ja"], some)
+    assert signals["rules_language"].to_pylist() == [None, "en", "ja"]
+    assert signals["words"].to_pylist()[:2] == [6, 4]
