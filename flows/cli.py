@@ -137,15 +137,18 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "corpus")(_CORPUS_SECTIONS)
 def corpus(settings: PipelineSettings, as_json: bool) -> None:
     """Build a dataset: fetch, extract, filter, deduplicate, redact and tokenize a crawl."""
+    from infra.dataset_report import report_paths
     from infra.report import render_text
 
-    ensure_prefect_server(prefect_home(prepare(settings)))
+    store = prepare(settings)
+    ensure_prefect_server(prefect_home(store))
     from flows.corpus import build_corpus
 
     result = build_corpus(settings.corpus, settings.dataset, settings.environment)
     if as_json:
         return print_json(result.report)
     click.echo(render_text(result.report))
+    click.echo(f"Report   {store.full_path(report_paths(result.dataset.folder)[0])}")
     return None
 
 
