@@ -9,9 +9,9 @@ from infra.manifest import ShardRecord, StageManifest
 from infra.settings import Settings
 from tasks.config import CorpusSettings
 from tasks.examples import EXAMPLES
-from tasks.fetch import FETCH
-from tasks.quality_training import QUALITY_MODEL
-from tasks.tokenizer import TOKENIZER
+from tasks.models.quality_training import QUALITY_MODEL
+from tasks.sources.fetch import FETCH
+from tasks.tokens.tokenizer import TOKENIZER
 
 
 class Estimate(Settings):
@@ -54,9 +54,10 @@ class Totals(Settings):
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """Three passes over a sample, each larger than the one before, and the strata that they are samples of.
+    """Three passes, and the strata that they are samples of.
 
-    The first was made by a process that had done nothing yet.
+    The first was made on other shards by a process that had done nothing yet, the second on a part of the sample, the
+    third on all of it.
     """
 
     corpus: CorpusSettings
@@ -216,7 +217,8 @@ class Extrapolation:
         return fixed, large - fixed
 
     def _read(self, index: int) -> float:
-        return sum(self.read_bytes(shard, index) for shard in self.stratum_of)
+        sizes = {shard: size for stratum in self.strata for shard, size in stratum.sizes.items()}
+        return sum(share * sizes[shard] for shard, share in self.shares[index].items())
 
     def _shards_of(self, manifest: StageManifest) -> float:
         """How many times the sample's shards a stage has on the whole."""

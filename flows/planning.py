@@ -10,23 +10,21 @@ from pathlib import Path
 
 from dask.system import CPU_COUNT
 
+from flows.coverage import share_read
 from flows.estimates import Estimate, Extrapolation, StagePlan, Totals
 from flows.sample import resolve_source
-from flows.sampling import Pass, PlanSettings, Sampler, share_read
+from flows.sampling import Pass, PlanSettings, Sampler
 from infra.cluster import open_cluster
 from infra.manifest import StageManifest
 from infra.settings import Environment, Settings
 from infra.store import Store
-from tasks.collections import collection_of
 from tasks.config import CorpusSettings
-from tasks.tokenization import TOKENIZATION
-from tasks.transport import is_http
+from tasks.sources.transport import is_http
+from tasks.tokens.tokenization import TOKENIZATION
 
 logger = logging.getLogger(__name__)
-WARMING_RECORDS = 10
-"""Records of each shard for the pass that loads and compiles."""
 SMALLER = 3
-"""The middle pass reads so much less than the last."""
+"""So many times fewer records are in the smaller pass."""
 
 
 class SampledShard(Settings):
@@ -97,11 +95,10 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
     alone = environment.model_copy(update={"workers": 1, "scheduler": None, "shard_retries": 0})
     with _throwaway(store) as folder, open_cluster(alone) as cluster:
         sampler = Sampler(cluster, corpus, plan)
-        records = [min(WARMING_RECORDS, plan.sample_records), max(plan.sample_records // SMALLER, 1)]
-        made = [
-            sampler.run(Store(str(folder / f"{number}")), count)
-            for number, count in enumerate([*records, plan.sample_records])
-        ]
+        warming = sampler.run(Store(str(folder / "warming")), plan.sample_records, warming=True)
+        large = sampler.run(Store(str(folder / "large")), plan.sample_records)
+        small = sampler.run(Store(str(folder / "small")), max(plan.sample_records // SMALLER, 1))
+        made = [warming, small, large]
         measured = Extrapolation(corpus, sampler.strata, [_shares(each, sampler) for each in made], made, workers)
         return _plan(measured, environment, store)
 
@@ -124,19 +121,10 @@ def _throwaway(store: Store) -> Iterator[Path]:
 
 def _shares(one: Pass, sampler: Sampler) -> dict[str, float]:
     """Share of each sampled shard that a pass read."""
-    fetched = one.manifests[0]
-    counts = one.telemetry(fetched).counts
-    strata = {shard: stratum for stratum in sampler.strata for shard in stratum.chosen}
+    sizes = {shard: size for stratum in sampler.strata for shard, size in stratum.sizes.items()}
     return {
-        shard.source: share_read(
-            one.store,
-            fetched,
-            index,
-            counts,
-            strata[shard.source],
-            collection_of(shard.source, sampler.corpus.collections),
-        )
-        for index, shard in enumerate(fetched.shards)
+        shard.source: share_read(one, shard, sizes[shard.source], sampler.corpus.collections)
+        for shard in one.manifests[0].shards
     }
 
 

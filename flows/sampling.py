@@ -1,20 +1,16 @@
 """A sample of a source, sent through the whole pipeline: what a plan is measured on.
 
 Some shards, evenly spaced, are read from their heads, by one worker, under a root that is thrown away. The pipeline
-runs three times: on very few records, so that libraries are loaded and compiled; on a part of the sample; and on all
-of it. The last two tell what a shard costs whatever it holds from what each of its bytes costs.
+runs three times: on as much of other shards, so that libraries are loaded, code is compiled and languages are met; on
+the sample; and on a part of it. The last two tell what a shard costs whatever it holds from what its bytes cost.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from infra.cluster import Cluster
@@ -22,13 +18,11 @@ from infra.errors import BadInput, GristmillError
 from infra.manifest import StageManifest, Telemetry
 from infra.settings import Settings
 from infra.store import Store
-from tasks.collections import CollectionSettings, collection_of
 from tasks.config import CorpusSettings
-from tasks.fetch import FETCH, ReadSettings
 from tasks.pipeline import Build, measure, pinned_corpus, refine
-from tasks.stage import ShardFunction, Split, Stage, StageRunner
-from tasks.tokenizer import TokenizerSettings, train_tokenizer
-from tasks.transport import (
+from tasks.sources.collections import collection_of
+from tasks.sources.fetch import FETCH, ReadSettings
+from tasks.sources.transport import (
     SourceMissingError,
     SourceSettings,
     SourceUnavailableError,
@@ -36,11 +30,11 @@ from tasks.transport import (
     join_url,
     source_size,
 )
+from tasks.stage import ShardFunction, Split, Stage, StageRunner
+from tasks.tokens.tokenizer import TokenizerSettings, train_tokenizer
 
 logger = logging.getLogger(__name__)
 LEAST_VOCABULARY = 300
-READ_WHOLE = ("text", "html", "code")
-"""Formats of collections whose files are documents: `max_records` does not shorten a shard of them."""
 
 
 class PlanSettings(Settings):
@@ -66,6 +60,8 @@ class Stratum:
     """Shards whose size was asked for and that are not there."""
     chosen: list[str] = field(default_factory=list)
     """Shards of the sample."""
+    others: list[str] = field(default_factory=list)
+    """Shards to warm up on: workers keep words that they have met, so those of the sample must be new to them."""
 
     @property
     def bytes(self) -> float:
@@ -88,6 +84,8 @@ class Pass(NamedTuple):
     """Names of the stages that documents pass through."""
     notes: list[str]
     """What could not be measured."""
+    records: int
+    """Records that were to be read of each shard, at most."""
 
     def telemetry(self, manifest: StageManifest) -> Telemetry:
         """How one of its stages ran."""
@@ -138,9 +136,9 @@ class Sampler:
     plan: PlanSettings
     strata: list[Stratum] = field(default_factory=list)
 
-    def run(self, store: Store, records: int) -> Pass:
-        """Send so many records of each chosen shard through the pipeline."""
-        runner = SampleRunner(store, self.cluster, partial(self._choose, store))
+    def run(self, store: Store, records: int, warming: bool = False) -> Pass:
+        """Send so many records of each chosen shard, or of those to warm up on, through the pipeline."""
+        runner = SampleRunner(store, self.cluster, partial(self._choose, store, warming))
         limit = min(records, self.corpus.source.max_records or records)
         source = self.corpus.source.model_copy(update={"max_records": limit})
         collections = tuple(each.model_copy(update={"identify_by": "stat"}) for each in self.corpus.collections)
@@ -155,12 +153,14 @@ class Sampler:
             if not runner.ran:
                 raise
             notes.append(f"the stages after {runner.ran[-1].stage} could not be measured on the sample: {error}")
-        return Pass(store, runner.ran, [each.stage for each in build.passed] or [FETCH.name], notes)
+        return Pass(store, runner.ran, [each.stage for each in build.passed] or [FETCH.name], notes, limit)
 
-    def _choose(self, store: Store, shards: Sequence[str], settings: SourceSettings | ReadSettings) -> list[str]:
+    def _choose(
+        self, store: Store, warming: bool, shards: Sequence[str], settings: SourceSettings | ReadSettings
+    ) -> list[str]:
         if not self.strata:
             self.strata = self._stratify(store, shards, settings)
-        return [shard for stratum in self.strata for shard in stratum.chosen]
+        return [shard for stratum in self.strata for shard in (stratum.others if warming else stratum.chosen)]
 
     def _stratify(self, store: Store, shards: Sequence[str], settings: SourceSettings | ReadSettings) -> list[Stratum]:
         groups: dict[str, list[str]] = {}
@@ -175,12 +175,14 @@ class Sampler:
                 stratum = Stratum(name, members, _listed_sizes(store, settings.listing))
             known = [shard for shard in members if shard in stratum.sizes]
             stratum.chosen = evenly(known, self.plan.sample_shards)
+            rest = [shard for shard in known if shard not in stratum.chosen]
+            stratum.others = evenly(rest, self.plan.sample_shards) or stratum.chosen
             strata.append(stratum)
         return strata
 
     def _crawl(self, shards: list[str]) -> Stratum:
         """The crawl's shards with the sizes of some, asked for on the cluster: there the rates are kept."""
-        asked = evenly(shards, max(self.plan.sample_sizes, self.plan.sample_shards))
+        asked = evenly(shards, max(self.plan.sample_sizes, 2 * self.plan.sample_shards))
         source = self.corpus.source
         size = partial(_size, source.base_url, source.transport)
         found = dict(self.cluster.map(size, asked, "sizes of shards"))
@@ -235,34 +237,3 @@ def _forgiving(notes: list[str], _: str, function: Callable[..., Any], *argument
                     f"{wanted.vocabulary_size:,}: the whole corpus may make fewer tokens of the same text"
                 )
             return made
-
-
-def share_read(
-    store: Store, fetched: StageManifest, index: int, counts: dict[str, int], stratum: Stratum, collection: Any
-) -> float:
-    """Which share of a shard the sample read, by bytes; by rows of a Parquet file, which is not read in order."""
-    shard = fetched.shards[index]
-    size = stratum.sizes[shard.source]
-    if isinstance(collection, CollectionSettings):
-        if collection.format in READ_WHOLE:
-            return 1.0
-        if collection.format == "parquet":
-            return min(1.0, shard.rows_in / max(_parquet_rows(store, fetched, shard.source), 1))
-    return min(1.0, counts.get(f"bytes_read {shard.source}", 0) / max(size, 1)) or 1.0
-
-
-def _parquet_rows(store: Store, fetched: StageManifest, shard: str) -> int:
-    listings = [name for name in store.names("listings") if name.startswith("collections-")]
-    rows = 0
-    for row in store.read_table(f"listings/{listings[0]}", ["shard", "path"]).to_pylist():
-        if row["shard"] == shard:
-            with cast("Any", fsspec.open(os.fsdecode(row["path"]), "rb")) as file:
-                rows += _rows(file)
-    return rows
-
-
-def _rows(file: Any) -> int:
-    try:
-        return pq.read_metadata(file).num_rows
-    except (pa.ArrowException, OSError):
-        return 0
