@@ -11,7 +11,6 @@ from prefect.artifacts import create_markdown_artifact
 
 from infra.dataset_report import (
     BenchmarkRow,
-    Bin,
     ClusterRow,
     DatasetReport,
     DedupFigures,
@@ -19,7 +18,6 @@ from infra.dataset_report import (
     Example,
     FertilityRow,
     FunnelStage,
-    Histogram,
     LanguageDomains,
     LanguageRow,
     LanguageWords,
@@ -27,25 +25,25 @@ from infra.dataset_report import (
     RuleExamples,
     SampleRow,
     SourceLossRow,
-    Threshold,
     render_dataset_html,
     report_paths,
 )
+from infra.histograms import Bin, Histogram, Threshold
 from infra.manifest import DatasetManifest, StageManifest
 from infra.report import DatasetIdentity
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.decontaminate import BENCHMARK_INDEX, DECONTAMINATE, contamination_by_benchmark
-from tasks.dedup import DedupReport
+from tasks.duplicates.dedup import DedupReport
+from tasks.duplicates.repeats import TRIM
 from tasks.filters import FILTER, REFUSALS, FilterInputs, comparisons, setting_path
-from tasks.mix import MIX, mix_report
+from tasks.phrases.decontaminate import BENCHMARK_INDEX, DECONTAMINATE, contamination_by_benchmark
 from tasks.pipeline import Build, Corpus
+from tasks.privacy.redact import REDACT
 from tasks.profile import SIGNAL_EDGES
-from tasks.redact import REDACT
-from tasks.repeats import TRIM
 from tasks.signals import signals_schema
-from tasks.tokenization import fertility
-from tasks.tokenizer import TOKENIZER
+from tasks.tokens.mix import MIX, mix_report
+from tasks.tokens.tokenization import fertility
+from tasks.tokens.tokenizer import TOKENIZER
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 

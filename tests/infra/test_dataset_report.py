@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.dataset_report import Bin, DatasetReport, Histogram, Threshold, percent, render_dataset_html, report_paths
+from infra.dataset_report import DatasetReport, percent, render_dataset_html, report_paths
 from infra.store import Store
 
 HARM = '</div><script>alert(1)</script>\x1b[31m\u202ered & "white"'
@@ -210,28 +210,6 @@ def test_dropped_and_kept_stand_side_by_side(report: DatasetReport) -> None:
     rule = html[html.index('id="rule-2"') : html.index('id="rule-3"')]
     assert rule.index("<h4>Dropped</h4>") < rule.index("<b>12</b>") < rule.index("Nearly dropped") < rule.index("<b>51")
     assert html.count('class="example is-kept"') == 2
-
-
-def test_bars_and_thresholds_lie_where_they_belong() -> None:
-    bins = tuple(Bin(lower=float(n), upper=float(n + 1), kept=n, dropped=4 - n) for n in range(4))
-    limit = Threshold.model_validate({**LIMIT, "value": 1.5})
-    figures = {**FIGURES, "histograms": [Histogram(signal="s", bins=bins, thresholds=(limit,)).model_dump()]}
-    html = render_dataset_html(DatasetReport.model_validate(figures))
-    marks = re.findall(r'class="limit" x1="([\d.]+)"', html)
-    assert [float(mark) for mark in marks] == [6 + 348 * 1.5 / 4]
-    kept = [float(height) for height in re.findall(r'class="f0"[^>]*height="([\d.]+)"', html)]
-    dropped = [float(height) for height in re.findall(r'class="f1"[^>]*height="([\d.]+)"', html)]
-    assert kept == [27.5, 55, 82.5]
-    assert dropped == [110, 82.5, 55, 27.5]
-
-
-def test_labels_that_would_cover_each_other_are_left_out() -> None:
-    bins = tuple(Bin(lower=float(n), upper=float(n + 1), kept=1, dropped=0) for n in range(40))
-    limits = tuple(Threshold.model_validate({**LIMIT, "value": value}) for value in (30, 10, 11))
-    figures = {**FIGURES, "histograms": [Histogram(signal="s", bins=bins, thresholds=limits).model_dump()]}
-    html = render_dataset_html(DatasetReport.model_validate(figures))
-    assert len(re.findall('class="limit"', html)) == 3
-    assert re.findall(r'class="limit-label"[^>]*>(\d+)<', html) == ["10", "30"]
 
 
 @pytest.mark.parametrize(
