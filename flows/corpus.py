@@ -19,7 +19,7 @@ from infra.settings import Environment, Settings
 from infra.store import Store
 from tasks import dataset as datasets
 from tasks.config import CorpusSettings
-from tasks.dedup_index import add_segment
+from tasks.duplicates.dedup_index import add_segment
 from tasks.pipeline import Build, measure, pinned_corpus, refine, remeasured
 from tasks.stage import StageRunner
 

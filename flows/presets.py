@@ -15,8 +15,8 @@ from model.config import (
     TrainingSettings,
 )
 from tasks.config import CorpusSettings
-from tasks.tokenizer import TokenizerSettings
-from tasks.transport import SourceSettings
+from tasks.sources.transport import SourceSettings
+from tasks.tokens.tokenizer import TokenizerSettings
 
 
 def default() -> PipelineSettings:

@@ -4,8 +4,8 @@ import logging
 
 from infra.errors import BadInput
 from infra.store import Store
-from tasks.sample_crawl import SampleCrawlSettings, build_sample_crawl
-from tasks.transport import SourceSettings, local_url
+from tasks.sources.sample_crawl import SampleCrawlSettings, build_sample_crawl
+from tasks.sources.transport import SourceSettings, local_url
 
 logger = logging.getLogger(__name__)
 SAMPLE = "sample"

@@ -5,10 +5,11 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from infra.errors import BadInput
 from infra.settings import Settings
@@ -119,7 +120,7 @@ def _explain_one(kind: type[BaseModel], place: tuple[Any, ...], why: str, code: 
 def settings_at(kind: type[BaseModel], place: Sequence[Any]) -> type[BaseModel] | None:
     """The settings class at a path of field names, or None if there is none."""
     current: type[BaseModel] | None = kind
-    for name in place:
+    for name in (each for each in place if not isinstance(each, int)):
         field = current.model_fields.get(str(name)) if current is not None else None
         current = _settings_class(field.annotation) if field is not None else None
     return current
@@ -134,10 +135,13 @@ def describe(kind: type[BaseModel], sections: Sequence[str]) -> Iterator[tuple[s
 def _describe_field(kind: type[BaseModel], name: str, path: str, default: Any) -> Iterator[tuple[str, str, str]]:
     field = kind.model_fields[name]
     inner = _settings_class(field.annotation)
-    if inner is None:
-        shown = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    if inner is None or not isinstance(default, BaseModel):
+        shown = "required" if default is PydanticUndefined else to_jsonable_python(default)
         yield path, json.dumps(shown, ensure_ascii=False), " ".join((field.description or "").split())
+    if inner is None:
         return
+    if get_origin(field.annotation) is tuple:
+        path = f"{path}[]"  # what each item of the list may hold
     for each in inner.model_fields:
         value = getattr(default, each) if isinstance(default, inner) else inner.model_fields[each].get_default()
         yield from _describe_field(inner, each, f"{path}.{each}", value)

@@ -3,27 +3,27 @@
 from pydantic import Field
 
 from infra.settings import Settings
-from tasks.collections import CollectionSettings
-from tasks.decontaminate import BENCHMARK_INDEX, DECONTAMINATE, DecontaminationSettings
-from tasks.dedup import DEDUP, DedupSettings
-from tasks.dedup import HELPERS as DEDUP_HELPERS
+from tasks.duplicates.dedup import DEDUP, DedupSettings
+from tasks.duplicates.dedup import HELPERS as DEDUP_HELPERS
+from tasks.duplicates.repeats import REPEAT_UNITS, REPEATED, TRIM, RepeatSettings
 from tasks.examples import EXAMPLES, ExampleSettings
-from tasks.extract import EXTRACT, ExtractSettings
-from tasks.fetch import FETCH
+from tasks.extraction.extract import EXTRACT, ExtractSettings
 from tasks.filters import FILTER, FilterSettings
 from tasks.heldout import HeldoutSettings
 from tasks.ledger import LEDGER
-from tasks.mix import MIX, MixSettings
-from tasks.ngram_training import NGRAM_MODEL, NgramTrainingSettings
+from tasks.models.ngram_training import NGRAM_MODEL, NgramTrainingSettings
+from tasks.models.quality_training import QUALITY_MODEL, QualityTrainingSettings
+from tasks.phrases.decontaminate import BENCHMARK_INDEX, DECONTAMINATE, DecontaminationSettings
+from tasks.privacy.redact import REDACT, RedactSettings
 from tasks.profile import PROFILE, ProfileSettings
-from tasks.quality_training import QUALITY_MODEL, QualityTrainingSettings
-from tasks.redact import REDACT, RedactSettings
-from tasks.repeats import REPEAT_UNITS, REPEATED, TRIM, RepeatSettings
-from tasks.select import SELECT, SelectSettings
 from tasks.signals import SIGNALS, SignalSettings
-from tasks.tokenization import TOKENIZATION
-from tasks.tokenizer import TOKENIZER, TokenizerSettings
-from tasks.transport import SourceSettings
+from tasks.sources.collections import CollectionSettings
+from tasks.sources.fetch import FETCH
+from tasks.sources.select import SELECT, SelectSettings
+from tasks.sources.transport import SourceSettings
+from tasks.tokens.mix import MIX, MixSettings
+from tasks.tokens.tokenization import TOKENIZATION
+from tasks.tokens.tokenizer import TOKENIZER, TokenizerSettings
 
 STAGES = (
     *(FETCH, SELECT, EXTRACT, QUALITY_MODEL, NGRAM_MODEL, SIGNALS, FILTER, *DEDUP_HELPERS, DEDUP),

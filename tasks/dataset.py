@@ -14,7 +14,7 @@ from infra.manifest import (
 from infra.settings import flatten
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.tokenization import TOKENIZATION
+from tasks.tokens.tokenization import TOKENIZATION
 
 
 def publish(

@@ -22,9 +22,9 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.filters import FilterInputs, comparisons
 from tasks.heldout import share
+from tasks.quality.word_rules import UNSPACED
 from tasks.rules import signal_values
 from tasks.stage import Split, Stage, StageRunner
-from tasks.word_rules import UNSPACED
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 

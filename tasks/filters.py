@@ -17,17 +17,17 @@ from infra.errors import BadInput
 from infra.manifest import StageManifest
 from infra.settings import Settings
 from infra.store import Store
-from tasks.buckets import BucketSettings, bucket_of, percentile_bounds
-from tasks.language import LanguageSettings, judge_language
-from tasks.quality import RULES, QualitySettings, rules
+from tasks.models.buckets import BucketSettings, bucket_of, percentile_bounds
+from tasks.phrases.word_lists import WordListRules, word_list_rules
+from tasks.quality.families import RULES, QualitySettings, rules
+from tasks.quality.language import LanguageSettings, judge_language
 from tasks.rules import Rule, Verdicts, judge, signal_values
 from tasks.signals import SignalSettings, signals_schema
 from tasks.stage import Split, Stage, StageRunner, replace_columns, split_by_reason
-from tasks.word_lists import WordListRules, word_list_rules
 
 FILTER = Stage("filter", 2, libraries=("pyarrow", "numpy"))
 REFUSALS = ("language_uncertain", "languages_disagree", "language_unwanted")
-"""Reasons of `tasks.language.judge_language`."""
+"""Reasons of `tasks.quality.language.judge_language`."""
 SURE = Rule(REFUSALS[0], "language_score", "above", "min_score", "datatrove: FineWeb, language score 0.65")
 EMPTY = Rule("nothing_left", "characters", "min", "", "a document has a character at least")
 

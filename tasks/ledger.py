@@ -20,9 +20,9 @@ from infra.manifest import StageManifest
 from infra.schema import DOCUMENTS, DROPPED, PROVENANCE
 from infra.settings import Settings
 from infra.store import Store
-from tasks.mix import COPY_MARK
 from tasks.signals import SignalSettings, signals_schema
 from tasks.stage import Split, Stage, StageRunner, conform
+from tasks.tokens.mix import COPY_MARK
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 

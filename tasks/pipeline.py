@@ -14,24 +14,24 @@ from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest, StageManifest, TokenizerRecord, stage_folder
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.decontaminate import decontaminate, pinned_benchmarks
-from tasks.dedup import DedupReport, dedup
+from tasks.duplicates.dedup import DedupReport, dedup
+from tasks.duplicates.repeats import repeats
 from tasks.examples import ExampleInputs, Examples, examples
-from tasks.extract import EXTRACT, extract_shard
-from tasks.fetch import FETCH, fetch
+from tasks.extraction.extract import EXTRACT, extract_shard
 from tasks.filters import FilterInputs, filter_documents
 from tasks.ledger import ledger
-from tasks.mix import MIX, measure_groups, mix, resolve_mix
-from tasks.ngram_training import train_ngram_model
+from tasks.models.ngram_training import train_ngram_model
+from tasks.models.quality_training import train_quality_model
+from tasks.phrases.decontaminate import decontaminate, pinned_benchmarks
+from tasks.privacy.redact import REDACT, pinned_names, redact
 from tasks.profile import profile
-from tasks.quality_training import train_quality_model
-from tasks.redact import REDACT, pinned_names, redact
-from tasks.repeats import repeats
-from tasks.select import SELECT, resolve_lists, select
 from tasks.signals import SIGNALS, SignalSettings, pinned_signals, signals
+from tasks.sources.fetch import FETCH, fetch
+from tasks.sources.select import SELECT, resolve_lists, select
 from tasks.stage import StageRunner, finished_stage
-from tasks.tokenization import tokenization
-from tasks.tokenizer import train_tokenizer
+from tasks.tokens.mix import MIX, measure_groups, mix, resolve_mix
+from tasks.tokens.tokenization import tokenization
+from tasks.tokens.tokenizer import train_tokenizer
 
 logger = logging.getLogger(__name__)
 MEASURED = (FETCH.name, SELECT.name, EXTRACT.name, SIGNALS.name)

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from infra.settings import Settings
 from infra.store import Store
-from tasks.language import LANGUAGE_SIGNALS, LanguageSignalSettings, label, pinned_model
-from tasks.language import LIBRARIES as LANGUAGE_LIBRARIES
-from tasks.perplexity import PerplexitySettings, perplexity, perplexity_schema, resolve_perplexity_models
-from tasks.quality import QUALITY_SIGNALS, QualitySignalSettings, measure
-from tasks.quality_model import QualityModelSettings, resolve_models, score, score_schema
+from tasks.models.perplexity import PerplexitySettings, perplexity, perplexity_schema, resolve_perplexity_models
+from tasks.models.quality_model import QualityModelSettings, resolve_models, score, score_schema
+from tasks.phrases.word_lists import WordListSettings, measure_word_lists, pinned_lists, word_list_schema
+from tasks.quality.families import QUALITY_SIGNALS, QualitySignalSettings, measure
+from tasks.quality.language import LANGUAGE_SIGNALS, LanguageSignalSettings, label, pinned_model
+from tasks.quality.language import LIBRARIES as LANGUAGE_LIBRARIES
 from tasks.stage import Split, Stage, replace_columns, texts
-from tasks.word_lists import WordListSettings, measure_word_lists, pinned_lists, word_list_schema
 
 
 class SignalSettings(Settings):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.manifest import library_versions
-from tasks.sample_crawl import SampleCrawlSettings, build_sample_crawl
+from tasks.sources.sample_crawl import SampleCrawlSettings, build_sample_crawl
 from tests.bench.cost import Cost, run
 from tests.bench.inputs import Crawl, load, prepare
 from tests.bench.report import Report, Row, render

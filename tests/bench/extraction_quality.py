@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 
 from resiliparse.extract.html2text import extract_plain_text
 
-from tasks.decode import decode
-from tasks.extract import ExtractSettings, page_text
+from tasks.extraction.decode import decode
+from tasks.extraction.extract import ExtractSettings, page_text
 
 SETTINGS = {
     "resiliparse, full text": ExtractSettings(extractor="resiliparse", main_content=False),

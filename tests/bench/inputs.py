@@ -21,12 +21,12 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from infra.store import Store
-from tasks.decode import decode
-from tasks.extract import ExtractSettings, extract
-from tasks.fetch import fetch_shard, shard_paths
-from tasks.select import SelectSettings, resolve_lists
+from tasks.extraction.decode import decode
+from tasks.extraction.extract import ExtractSettings, extract
+from tasks.sources.fetch import fetch_shard, shard_paths
+from tasks.sources.select import SelectSettings, resolve_lists
+from tasks.sources.transport import SourceSettings, local_url
 from tasks.stage import texts
-from tasks.transport import SourceSettings, local_url
 
 END = "<|endoftext|>"
 VOCABULARY = 32_000

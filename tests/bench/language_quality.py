@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.language import LanguageSignalSettings, label
+from tasks.quality.language import LanguageSignalSettings, label
 
 UNKNOWN_TO_LID176 = {"lg", "mi", "sn", "st", "tn", "ts", "xh", "zu"}
 SAME = {"nb": "no"}

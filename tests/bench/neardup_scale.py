@@ -21,10 +21,10 @@ from infra.cluster import Cluster, open_cluster
 from infra.manifest import StageManifest, Telemetry
 from infra.settings import Environment, Settings
 from infra.store import Store
-from tasks.dedup import DedupSettings, find_duplicates
-from tasks.dedup_index import IndexView
-from tasks.minhash import mix
-from tasks.signatures import KEYS, SIGNATURES, SIGNED, refs_of_part
+from tasks.duplicates.dedup import DedupSettings, find_duplicates
+from tasks.duplicates.dedup_index import IndexView
+from tasks.duplicates.minhash import mix
+from tasks.duplicates.signatures import KEYS, SIGNATURES, SIGNED, refs_of_part
 from tasks.sorted_runs import RunSorter
 from tasks.stage import Split, StageRunner
 

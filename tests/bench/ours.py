@@ -16,12 +16,12 @@ import pyarrow as pa
 
 from infra.schema import DOCUMENTS
 from infra.store import Store
-from tasks.dedup import DedupSettings
-from tasks.extract import ExtractSettings, page_text
-from tasks.fetch import fetch_shard, shard_paths
-from tasks.minhash import band_keys, minhash
-from tasks.quality import QualitySettings, QualitySignalSettings, measure, verdicts
-from tasks.redact import RedactSettings, redact
+from tasks.duplicates.dedup import DedupSettings
+from tasks.duplicates.minhash import band_keys, minhash
+from tasks.extraction.extract import ExtractSettings, page_text
+from tasks.privacy.redact import RedactSettings, redact
+from tasks.quality.families import QualitySettings, QualitySignalSettings, measure, verdicts
+from tasks.sources.fetch import fetch_shard, shard_paths
 from tests.bench.inputs import Crawl, load
 
 

@@ -24,10 +24,10 @@ from typing import Any
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 from resiliparse.extract.html2text import extract_plain_text
 
-from tasks.extract import decode
-from tasks.pii import Span
-from tasks.pii_network import find_ips
-from tasks.redact import RedactSettings, find_personal_data
+from tasks.extraction.extract import decode
+from tasks.privacy.network import find_ips
+from tasks.privacy.redact import RedactSettings, find_personal_data
+from tasks.privacy.spans import Span
 from tests.bench.pii_values import make
 
 ANNOTATED = {

@@ -21,17 +21,17 @@ from infra.cluster import open_cluster
 from infra.settings import Environment
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.extract import ExtractSettings
+from tasks.extraction.extract import ExtractSettings
 from tasks.filters import FilterSettings
-from tasks.language import LanguageSettings, LanguageSignalSettings
 from tasks.pipeline import Build, measure, pinned_corpus, refine
-from tasks.quality import QualitySettings, QualitySignalSettings
-from tasks.redact import RedactSettings
-from tasks.select import SelectSettings
+from tasks.privacy.redact import RedactSettings
+from tasks.quality.families import QualitySettings, QualitySignalSettings
+from tasks.quality.language import LanguageSettings, LanguageSignalSettings
 from tasks.signals import SignalSettings
+from tasks.sources.select import SelectSettings
+from tasks.sources.transport import SourceSettings
 from tasks.stage import StageRunner
-from tasks.tokenizer import TokenizerSettings
-from tasks.transport import SourceSettings
+from tasks.tokens.tokenizer import TokenizerSettings
 from tests.bench.inputs import Crawl
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers

@@ -14,7 +14,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
 
 
-@pytest.mark.parametrize("command", ["demo", "corpus", "pretrain", "evaluate", "show"])
+@pytest.mark.parametrize("command", ["demo", "corpus", "plan", "preview", "pretrain", "evaluate", "show"])
 def test_help_explains_every_setting_of_the_command(command: str):
     sections = main.commands[command].sections  # type: ignore[attr-defined]
     text = run(command, "--help").output
@@ -33,9 +33,9 @@ def test_every_setting_has_a_docstring():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--set", "corpus.quality.min_wrods=3"], "Did you mean min_words"),
-        (["--set", "corpus.quality.min_words=-1"], "greater than or equal to 0"),
-        (["--set", "corpus.quality.min_words"], "path.to.field=value"),
+        (["--set", "corpus.filter.quality.gopher_quality.min_wrods=3"], "Did you mean min_words"),
+        (["--set", "corpus.filter.quality.gopher_quality.min_words=-1"], "greater than or equal to 0"),
+        (["--set", "corpus.filter.quality.gopher_quality.min_words"], "path.to.field=value"),
         (["--preset", "demmo"], "presets are"),
         (["--config", "absent.toml"], "must be readable"),
         (["--crawl", "../../etc"], "corpus.source.crawl"),
@@ -58,11 +58,20 @@ def test_errors_are_json_too(tmp_path):
 
 def test_settings_are_laid_over_each_other_in_order(tmp_path):
     file = tmp_path / "mill.toml"
-    file.write_text('[corpus.language]\nlanguages = ["de"]\nmin_score = 0.5\n[dataset]\nname = "german"\n')
-    shared = ["--preset", "demo", "--config", str(file), "--set", "corpus.language.min_score=0.7", "--workers", "3"]
+    file.write_text('[corpus.filter.language]\nlanguages = ["de"]\nmin_score = 0.5\n[dataset]\nname = "german"\n')
+    shared = [
+        "--preset",
+        "demo",
+        "--config",
+        str(file),
+        "--set",
+        "corpus.filter.language.min_score=0.7",
+        "--workers",
+        "3",
+    ]
     shown = json.loads(run("show", "--root", str(tmp_path), *shared, "--json").stdout)["settings"]
-    assert shown["corpus"]["language"]["languages"] == ["de"]
-    assert shown["corpus"]["language"]["min_score"] == 0.7
+    assert shown["corpus"]["filter"]["language"]["languages"] == ["de"]
+    assert shown["corpus"]["filter"]["language"]["min_score"] == 0.7
     assert shown["dataset"]["name"] == "german"
     assert shown["environment"]["workers"] == 3
     assert shown["corpus"]["tokenizer"]["vocabulary_size"] == 2048

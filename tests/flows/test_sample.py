@@ -8,7 +8,7 @@ from flows.presets import demo
 from flows.sample import resolve_source
 from infra.errors import BadInput
 from infra.store import Store
-from tasks.transport import SourceSettings
+from tasks.sources.transport import SourceSettings
 
 
 def test_a_chosen_source_is_left_alone(tmp_path: Path):

@@ -12,7 +12,7 @@ from model.config import EvaluationSettings
 from model.generate import continue_prompts
 from model.gpt import build_model
 from model.parallel import Place
-from tasks.tokenizer_import import ExistingSettings, import_tokenizer
+from tasks.tokens.tokenizer_import import ExistingSettings, import_tokenizer
 from tests.model.small_runs import small_training
 from tests.tasks.tokenizer_files import huggingface_file, sentencepiece_file, tiktoken_file
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infra.manifest import StageManifest, TokenizerRecord
-from tasks.c4 import C4Settings
 from tasks.config import CorpusSettings
 from tasks.filters import FilterSettings
-from tasks.fineweb import FineWebSettings
-from tasks.gopher import GopherQualitySettings
 from tasks.pipeline import measure, pinned_corpus, refine
-from tasks.quality import QualitySettings
-from tasks.repetition import RepetitionSettings
+from tasks.quality.c4 import C4Settings
+from tasks.quality.families import QualitySettings
+from tasks.quality.fineweb import FineWebSettings
+from tasks.quality.gopher import GopherQualitySettings
+from tasks.quality.repetition import RepetitionSettings
+from tasks.sources.warc import sha1_digest
 from tasks.stage import StageRunner
-from tasks.warc import sha1_digest
 
 CRAWL = "CC-MAIN-2026-07"
 DATE = "2026-02-14T03:04:05Z"

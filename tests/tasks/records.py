@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.warc import sha1_digest
+from tasks.sources.warc import sha1_digest
 
 CRAWL = "CC-MAIN-2026-07"
 DATE = "2026-02-14T03:04:05Z"

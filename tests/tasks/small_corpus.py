@@ -11,11 +11,11 @@ from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.dataset import publish
 from tasks.heldout import HeldoutSettings
-from tasks.mix import MixSettings
 from tasks.pipeline import Corpus, measure, pinned_corpus, refine
+from tasks.sources.transport import SourceSettings
 from tasks.stage import StageRunner
-from tasks.tokenizer import TokenizerSettings
-from tasks.transport import SourceSettings
+from tasks.tokens.mix import MixSettings
+from tasks.tokens.tokenizer import TokenizerSettings
 from tests.tasks.archives import CRAWL, members, only_long_documents, page, prose, response, warcinfo, write_crawl
 
 GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen Jahren mit seinem Sohn zusammen. " * 5

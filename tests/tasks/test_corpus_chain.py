@@ -22,10 +22,10 @@ from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.dataset import publish
 from tasks.heldout import HeldoutSettings, is_heldout, share
+from tasks.sources.transport import SourceSettings, TransportSettings
 from tasks.stage import StageRunner
-from tasks.tokenization import TokenizationSettings, Tokenize
-from tasks.tokenizer import TokenizerSettings, learn, split_lines, train_tokenizer
-from tasks.transport import SourceSettings, TransportSettings
+from tasks.tokens.tokenization import TokenizationSettings, Tokenize
+from tasks.tokens.tokenizer import TokenizerSettings, learn, split_lines, train_tokenizer
 from tests.tasks.archives import (
     CRAWL,
     Chain,
@@ -59,8 +59,7 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A crawl of three shards that holds something for every stage to drop."""
     root = tmp_path_factory.mktemp("mirror")
     pages = [
-        response(f"http://{n}.example/", page(f"{text} Write to a{n}@example.com."))
-        for n, text in enumerate(prose())
+        response(f"http://{n}.example/", page(f"{text} Write to a{n}@example.com.")) for n, text in enumerate(prose())
     ]
     odd = [
         response("http://german.example/", page(GERMAN)),

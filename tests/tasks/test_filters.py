@@ -6,7 +6,6 @@ import pyarrow as pa
 import pytest
 
 from infra.errors import BadInput
-from tasks.buckets import Bucket, BucketSettings
 from tasks.filters import (
     FilterInputs,
     FilterSettings,
@@ -17,11 +16,12 @@ from tasks.filters import (
     setting_path,
     thresholds,
 )
-from tasks.gopher import GopherQualitySettings
-from tasks.language import LanguageSettings
-from tasks.quality import QualitySettings, QualitySignalSettings
+from tasks.models.buckets import Bucket, BucketSettings
+from tasks.phrases.word_lists import WordList, WordListRules, WordListSettings
+from tasks.quality.families import QualitySettings, QualitySignalSettings
+from tasks.quality.gopher import GopherQualitySettings
+from tasks.quality.language import LanguageSettings
 from tasks.signals import SignalSettings, signals, signals_schema
-from tasks.word_lists import WordList, WordListRules, WordListSettings
 from tests.tasks.archives import only_long_documents, prose
 from tests.tasks.documents import documents
 from tests.tasks.small_corpus import GERMAN, Small

@@ -16,16 +16,16 @@ import pyarrow as pa
 import pytest
 
 from infra.store import Store
-from tasks import c4, fineweb, gopher, repetition
-from tasks.extract import ExtractSettings, extract
-from tasks.fetch import fetch_shard, shard_paths
-from tasks.quality import QualitySettings, QualitySignalSettings, measure, rules, verdicts
+from tasks.extraction.extract import ExtractSettings, extract
+from tasks.quality import c4, fineweb, gopher, repetition
+from tasks.quality.families import QualitySettings, QualitySignalSettings, measure, rules, verdicts
+from tasks.quality.word_rules import symbols, terminal_marks
+from tasks.quality.words import word_splitter
 from tasks.rules import Rule, judge
+from tasks.sources.fetch import fetch_shard, shard_paths
+from tasks.sources.transport import SourceSettings, local_url
 from tasks.stage import texts as texts_of
-from tasks.transport import SourceSettings, local_url
-from tasks.word_rules import symbols, terminal_marks
-from tasks.words import word_splitter
-from tests.tasks.test_words import difficult
+from tests.tasks.quality.test_words import difficult
 
 ROOT = Path(__file__).resolve().parents[2]
 ORACLE = ROOT / ".venv-bench" / "bin" / "python"

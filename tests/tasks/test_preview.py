@@ -6,9 +6,9 @@ import pytest
 
 from infra.errors import BadInput
 from tasks.filters import FilterInputs, FilterSettings
-from tasks.language import LanguageSettings
 from tasks.pipeline import refine, remeasured
 from tasks.preview import Change, compare, measured_signals, preview
+from tasks.quality.language import LanguageSettings
 from tests.tasks.small_corpus import Small
 
 

@@ -6,10 +6,10 @@ import pytest
 from infra.errors import BadInput
 from infra.store import Store
 from tasks.inputs import UserFile
-from tasks.language import LanguageSignalSettings
-from tasks.quality import QualitySignalSettings
+from tasks.phrases.word_lists import WordList, WordListSettings
+from tasks.quality.families import QualitySignalSettings
+from tasks.quality.language import LanguageSignalSettings
 from tasks.signals import SignalSettings, pinned_signals, signals, signals_schema
-from tasks.word_lists import WordList, WordListSettings
 from tests.tasks.documents import documents
 
 TEXTS = (

@@ -15,7 +15,7 @@ from infra.schema import DOCUMENTS
 from infra.settings import Settings
 from infra.store import Store
 from tasks.stage import Split, Stage, StageRunner, conform
-from tasks.tokenizer import TokenizerSettings, learn
+from tasks.tokens.tokenizer import TokenizerSettings, learn
 from tests.tasks.archives import prose
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "</s>", "<pad>")
