@@ -15,6 +15,8 @@ from model.config import (
     TrainingSettings,
 )
 from tasks.config import CorpusSettings
+from tasks.quality.families import QualitySignalSettings
+from tasks.signals import SignalSettings
 from tasks.sources.transport import SourceSettings
 from tasks.tokens.tokenizer import TokenizerSettings
 
@@ -30,6 +32,7 @@ def demo() -> PipelineSettings:
         dataset=DatasetSettings(name="demo"),
         corpus=CorpusSettings(
             source=sample_source(),
+            signals=SignalSettings(quality=QualitySignalSettings(languages_with_rules=("en",))),
             tokenizer=TokenizerSettings(vocabulary_size=2048, sample_bytes=4_000_000),
         ),
         run="demo",
@@ -62,7 +65,10 @@ def cc_en() -> PipelineSettings:
     """English text of one Common Crawl snapshot, with a 125M model: a first real run on one GPU."""
     return PipelineSettings(
         dataset=DatasetSettings(name="cc-en"),
-        corpus=CorpusSettings(source=SourceSettings(shards=100)),
+        corpus=CorpusSettings(
+            source=SourceSettings(shards=100),
+            signals=SignalSettings(quality=QualitySignalSettings(languages_with_rules=("en",))),
+        ),
         run="gpt-125m",
         training=TrainingSettings(
             model=ModelSettings(

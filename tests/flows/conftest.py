@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tasks.archives import members, page, prose, response, warcinfo, write_crawl
+from tests.tasks.documents import prose
+from tests.tasks.records import members, page, response, warcinfo, write_crawl
 
 SHARDS = 3
 REPOSITORY = Path(__file__).parents[2]

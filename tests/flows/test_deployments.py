@@ -12,7 +12,7 @@ import pytest
 
 from tests.flows.conftest import REPOSITORY, free_port, running
 from tests.flows.test_end_to_end import SETTINGS
-from tests.tasks.archives import CRAWL
+from tests.tasks.records import CRAWL
 
 BIN = Path(sys.executable).parent
 

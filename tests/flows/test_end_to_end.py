@@ -13,7 +13,8 @@ from infra.manifest import load_dataset
 from infra.report import Report
 from infra.store import Store
 from tests.flows.conftest import REPOSITORY
-from tests.tasks.archives import CRAWL, prose
+from tests.tasks.documents import prose
+from tests.tasks.records import CRAWL
 
 SETTINGS = {
     "training.duration.steps": 30,

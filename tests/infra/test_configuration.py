@@ -77,7 +77,7 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "right"),
-    [("source.shard", "shards"), ("quality.min_wrods", "min_words"), ("sourse.shards", "source")],
+    [("source.shard", "shards"), ("filter.quality.gopher_quality.min_wrods", "min_words"), ("sourse.shards", "source")],
 )
 def test_a_misspelt_setting_is_named_and_the_right_one_proposed(wrong: str, right: str) -> None:
     with pytest.raises(BadInput, match="there is no such setting") as caught:
@@ -94,9 +94,9 @@ def test_a_setting_unlike_any_other_gets_the_list_of_those_there_are() -> None:
 
 def test_a_value_out_of_bounds_is_named_with_path_rule_and_value() -> None:
     with pytest.raises(BadInput) as caught:
-        load(None, "source.shards=0", "language.min_score=2")
+        load(None, "source.shards=0", "filter.language.min_score=2")
     assert "source.shards: Input should be greater than or equal to 1 (got 0)" in caught.value.value
-    assert "language.min_score" in caught.value.value
+    assert "filter.language.min_score" in caught.value.value
     assert "(2 wrong)" in caught.value.rule
 
 

@@ -15,7 +15,7 @@ from infra.errors import DamagedData
 from infra.manifest import TokenizerRecord
 from infra.store import Store
 from infra.vocabulary import Kind, Vocabulary, declared_tokens, kind_of, load_vocabulary, open_vocabulary, read_ranks
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 from tests.tasks.tokenizer_files import CONTROL, huggingface_file, sentencepiece_file, tiktoken_file
 
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"

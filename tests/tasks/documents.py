@@ -57,8 +57,8 @@ def stage_of(store: Store, shards: Sequence[Sequence[Mapping[str, Any]]], batch_
 
 
 def tree(root: Path) -> dict[str, str]:
-    """Digest of every file under a folder."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    """Digest of every file under a folder, but for what is true of one run only."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "telemetry.json")
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 

@@ -16,7 +16,9 @@ from tasks.sources.transport import SourceSettings
 from tasks.stage import StageRunner
 from tasks.tokens.mix import MixSettings
 from tasks.tokens.tokenizer import TokenizerSettings
-from tests.tasks.archives import CRAWL, members, only_long_documents, page, prose, response, warcinfo, write_crawl
+from tests.tasks.chains import only_long_documents
+from tests.tasks.documents import prose
+from tests.tasks.records import CRAWL, members, page, response, warcinfo, write_crawl
 
 GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen Jahren mit seinem Sohn zusammen. " * 5
 HOSTILE = "</div><script>alert(1)</script>\u202e"

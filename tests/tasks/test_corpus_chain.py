@@ -22,24 +22,15 @@ from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.dataset import publish
 from tasks.heldout import HeldoutSettings, is_heldout, share
+from tasks.quality.families import QualitySignalSettings
+from tasks.signals import SignalSettings
 from tasks.sources.transport import SourceSettings, TransportSettings
 from tasks.stage import StageRunner
 from tasks.tokens.tokenization import TokenizationSettings, Tokenize
 from tasks.tokens.tokenizer import TokenizerSettings, learn, split_lines, train_tokenizer
-from tests.tasks.archives import (
-    CRAWL,
-    Chain,
-    members,
-    only_long_documents,
-    page,
-    prose,
-    record,
-    response,
-    run_chain,
-    tree,
-    warcinfo,
-    write_crawl,
-)
+from tests.tasks.chains import Chain, only_long_documents, run_chain
+from tests.tasks.documents import prose, tree
+from tests.tasks.records import CRAWL, members, page, record, response, warcinfo, write_crawl
 
 SMALL_TOKENIZER = TokenizerSettings(vocabulary_size=600)
 GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen Jahren mit seinem Sohn zusammen. " * 5
@@ -48,6 +39,8 @@ GERMAN = "Die Mühle steht am Fluss, und der Müller arbeitet dort seit vielen J
 def corpus(base: Path | str, crawl: str = CRAWL, **source: Any) -> CorpusSettings:
     return CorpusSettings(
         source=SourceSettings(base_url=str(base), crawl=crawl, **source),
+        # The mirror's pages are in forty languages: each worker is spared loading the rules of each.
+        signals=SignalSettings(quality=QualitySignalSettings(languages_with_rules=("en",))),
         filter=only_long_documents(),
         tokenizer=SMALL_TOKENIZER,
         heldout=HeldoutSettings(fraction=0.1),

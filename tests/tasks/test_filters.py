@@ -22,8 +22,8 @@ from tasks.quality.families import QualitySettings, QualitySignalSettings
 from tasks.quality.gopher import GopherQualitySettings
 from tasks.quality.language import LanguageSettings
 from tasks.signals import SignalSettings, signals, signals_schema
-from tests.tasks.archives import only_long_documents, prose
-from tests.tasks.documents import documents
+from tests.tasks.chains import only_long_documents
+from tests.tasks.documents import documents, prose
 from tests.tasks.small_corpus import GERMAN, Small
 
 SIGNALS = SignalSettings()

@@ -29,7 +29,7 @@ from tasks.stage import (
     make_shard,
     split_by_reason,
 )
-from tests.tasks.archives import tree
+from tests.tasks.documents import tree
 from tests.tasks.shard_functions import (
     COUNTING,
     NUMBERS,

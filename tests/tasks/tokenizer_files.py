@@ -16,7 +16,7 @@ from infra.settings import Settings
 from infra.store import Store
 from tasks.stage import Split, Stage, StageRunner, conform
 from tasks.tokens.tokenizer import TokenizerSettings, learn
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "</s>", "<pad>")
 

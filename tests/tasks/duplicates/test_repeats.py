@@ -11,7 +11,7 @@ from infra.settings import Environment
 from infra.store import Store
 from tasks.duplicates.repeats import RepeatSettings, cut_units, levelled, places, repeats, window_hashes
 from tasks.stage import Split, Stage, StageRunner, conform
-from tests.tasks.archives import prose, tree
+from tests.tasks.documents import prose, tree
 
 BANNER = "Subscribe to our newsletter for weekly news!"
 

@@ -14,7 +14,7 @@ from infra.schema import DOCUMENTS, RESPONSES
 from infra.store import Store
 from tasks.extraction.extract import ExtractSettings, clean_text, extract, extract_shard
 from tasks.stage import Split
-from tests.tasks.archives import page
+from tests.tasks.records import page
 
 RUSSIAN = "Привет, мир! Это проверка кодировки страницы, написанной по-русски."
 CHINESE = "这是一个用来检查网页编码的句子，里面有很多汉字。"  # noqa: RUF001

@@ -34,7 +34,7 @@ from tasks.sources.transport import (
     source_size,
 )
 from tasks.stage import StageRunner
-from tests.tasks.archives import tree
+from tests.tasks.documents import tree
 
 WARCS = "crawl-data/CC-MAIN-2026-92/segments/*/warc/*.gz"
 BODY = bytes(range(256)) * 4000

@@ -16,7 +16,7 @@ from tasks.stage import StageRunner
 from tasks.tokens.tokenization import TokenizationSettings, Tokenize, fertility, tokenization
 from tasks.tokens.tokenizer import TokenizerSettings, train_tokenizer
 from tasks.tokens.tokenizer_import import ExistingSettings
-from tests.tasks.archives import prose, tree
+from tests.tasks.documents import prose, tree
 from tests.tasks.tokenizer_files import (
     Row,
     documents,

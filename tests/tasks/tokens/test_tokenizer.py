@@ -15,7 +15,7 @@ from tasks.heldout import HeldoutSettings
 from tasks.stage import StageRunner
 from tasks.tokens.tokenizer import CHAT_MARKERS, TokenizerSettings, learn, train_tokenizer
 from tasks.tokens.tokenizer_import import ExistingSettings
-from tests.tasks.archives import prose, tree
+from tests.tasks.documents import prose, tree
 from tests.tasks.tokenizer_files import Row, huggingface_file, sentencepiece_file, tiktoken_file, write_corpus
 
 GERMAN = "Die Mühle am rauschenden Bach gehört seit Jahrhunderten der Müllerfamilie Schönwälder, Stück {} von vielen."

@@ -12,7 +12,7 @@ from infra.errors import BadInput
 from infra.manifest import TokenizerRecord
 from infra.vocabulary import open_vocabulary
 from tasks.tokens.tokenizer_import import ExistingSettings, import_tokenizer, pattern_named, tiktoken_encoding
-from tests.tasks.archives import prose
+from tests.tasks.documents import prose
 from tests.tasks.tokenizer_files import CONTROL, huggingface_file, sentencepiece_file, tiktoken_file
 
 DEFAULT = ExistingSettings()
