@@ -248,8 +248,8 @@ def _assumptions(measured: Extrapolation, stages: Sequence[StagePlan]) -> Iterat
 
 def _warnings(measured: Extrapolation, totals: Totals, free: int | None) -> Iterator[str]:
     source = measured.corpus.source
-    if free is not None and free < totals.disk_bytes:
-        yield f"about {totals.disk_bytes:,} bytes are needed under the root, {free:,} are free"
+    if (warning := disk_warning(totals, free)) is not None:
+        yield warning
     for stratum in measured.strata:
         if stratum.missing:
             asked = len(stratum.sizes) + stratum.missing
@@ -257,3 +257,10 @@ def _warnings(measured: Extrapolation, totals: Totals, free: int | None) -> Iter
     own = any(host in source.base_url for host in ("//127.", "//localhost"))
     if source.crawl is not None and is_http(source.base_url) and not own and source.transport.contact is None:
         yield "corpus.source.transport.contact is not set: servers want to know whom to turn to"
+
+
+def disk_warning(totals: Totals, free: int | None) -> str | None:
+    """What to say of a disk with so many bytes free; None if they are enough or not known."""
+    if free is None or free >= totals.disk_bytes:
+        return None
+    return f"about {totals.disk_bytes:,} bytes are needed under the root, {free:,} are free"
