@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.tasks.archives import tree
+from tests.tasks.documents import tree
 
 
 def command(options: argparse.Namespace, root: Path) -> list[str]:

@@ -82,7 +82,7 @@ def test_what_is_no_assignment_is_refused(text: str) -> None:
 def test_a_misspelt_setting_is_named_and_the_right_one_proposed(wrong: str, right: str) -> None:
     with pytest.raises(BadInput, match="there is no such setting") as caught:
         load(None, f"{wrong}=4")
-    assert caught.value.value.startswith(wrong if wrong.startswith(("source.", "quality.")) else "sourse")
+    assert caught.value.value.startswith(wrong if wrong.startswith(("source.", "filter.")) else "sourse")
     assert caught.value.remedy == f"Did you mean {right}"
 
 
