@@ -20,7 +20,7 @@ from flows.presets import PRESETS, preset
 from flows.server import ensure_prefect_server, look_further
 from infra.configuration import assignment, describe, load_settings
 from infra.errors import BadInput, GristmillError, RunFailed
-from infra.settings import Settings
+from infra.settings import Environment, Settings
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -236,7 +236,25 @@ def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> N
     return None
 
 
-for _command in (demo, plan, corpus, preview, pretrain, evaluate, show):
+@click.command("index")
+@click.argument("name")
+@click.option("--root", metavar="DIR", default=Environment().root, help="Where the index lies.")
+@click.option("--retire-id", "ids", multiple=True, metavar="ID", help="A document that is to match no more.")
+@click.option("--retire-url", "urls", multiple=True, metavar="URL", help="The same by its address.")
+@click.option("--retire-dataset", "datasets", multiple=True, metavar="NAME/VERSION", help="All documents of a dataset.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def index(name: str, root: str, as_json: bool, **retired: tuple[str, ...]) -> None:
+    """Show what an index of earlier datasets holds, and retire entries of it."""
+    from flows.indexes import change_index
+
+    def act() -> None:
+        found = change_index(Store(root), name, retired["ids"], retired["urls"], retired["datasets"])
+        print_json(found) if as_json else click.echo(found.text())
+
+    _exit_with(act, as_json)
+
+
+for _command in (demo, plan, corpus, preview, pretrain, evaluate, show, index):
     main.add_command(_command)
 
 
