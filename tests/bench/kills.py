@@ -19,7 +19,7 @@ from tests.tasks.documents import tree
 
 def command(options: argparse.Namespace, root: Path) -> list[str]:
     source = ["--base-url", str(options.crawl_root.resolve()), "--crawl", options.crawl, "--root", str(root)]
-    fixed = ["--set", "dataset.version=1", "--set", "environment.workers=2"]
+    fixed = ["--set", "dataset.version=v1", "--set", "environment.workers=2"]
     return [str(Path(sys.executable).with_name("gristmill")), "corpus", "--json", *source, *fixed, *options.more]
 
 

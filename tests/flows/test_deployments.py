@@ -98,7 +98,7 @@ def test_a_worker_runs_the_whole_chain(team: tuple[dict[str, str], str], small_c
     assert '"stage": "dedup"' in artifacts["corpus-funnel"]["data"]
     assert mlflow in artifacts["mlflow-run"]["data"]
     logs = [each["message"] for each in ask(f"{api}/logs/filter", {"limit": 200})]
-    assert any("quality:" in each for each in logs)
+    assert any("filter:" in each for each in logs)
     assert any("step 30/30" in each for each in logs)
     search = {"experiment_ids": [ask(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gristmill")
               ["experiment"]["experiment_id"]]}  # fmt: skip
@@ -113,7 +113,7 @@ def test_a_worker_runs_the_whole_chain(team: tuple[dict[str, str], str], small_c
 
 def test_a_wrong_value_is_refused_before_anything_starts(team: tuple[dict[str, str], str]):
     environment, _ = team
-    parameters = json.dumps({"corpus": {"quality": {"min_wrods": 3}}})
+    parameters = json.dumps({"corpus": {"heldout": {"min_wrods": 3}}})
     command = [str(BIN / "prefect"), "deployment", "run", "build_corpus/default", "--params", parameters]
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0

@@ -51,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def report(root: Path, small_crawl: Path, clean_environment: dict[str, str]) -> Report:
     done = demo(root, small_crawl, clean_environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    for stage in ("fetch", "extract", "language", "quality", "dedup", "redact", "tokenizer", "tokenization"):
+    for stage in ("fetch", "select", "extract", "signals", "filter", "dedup", "redact", "tokenizer", "tokenization"):
         assert f"{stage}: " in done.stderr, f"no progress line of {stage}"
     assert "tokens/s" in done.stderr
     return Report.model_validate_json(done.stdout)
@@ -60,7 +60,7 @@ def report(root: Path, small_crawl: Path, clean_environment: dict[str, str]) -> 
 def test_the_report_accounts_for_every_page(report: Report):
     assert report.records.read == report.records.documents == len(prose())
     assert [stage.name for stage in report.stages] == [
-        *("fetch", "extract", "language", "quality", "dedup", "redact", "tokenizer", "tokenization")
+        *("fetch", "select", "extract", "signals", "filter", "dedup", "redact", "tokenizer", "tokenization")
     ]
     for before, after in zip(report.stages, report.stages[1:], strict=False):
         assert before.kept == after.entered
