@@ -32,7 +32,7 @@ ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
 	--port 5000 --backend-store-uri sqlite:///$(CURDIR)/gristmill-data/mlflow.db & wait
 
-test: $(INSTALLED) ## Run all tests
+test: $(INSTALLED) $(PEER) ## Run all tests; datatrove, which some compare with, gets an environment of its own
 	@$(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## Check style, types and layers

@@ -8,12 +8,13 @@ hosts files (0.0.0.0 example.com); entries as ad blockers write them (||example.
 blank lines are passed over; files may be compressed.
 """
 
+import hashlib
 import io
 import json
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -63,8 +64,35 @@ class UrlLists:
 def compile_lists(store: Store, paths: ListPaths) -> tuple[str, str]:
     """Compile lists into the store. Returns the folder's full path and the digest of what the lists say.
 
-    BadInput for a list that cannot be read. Comments and the order of entries do not change the digest.
+    BadInput for a list that cannot be read. Comments and the order of entries do not change the digest. Files that
+    were compiled before are known by their bytes.
     """
+    known = f"lists/files/{_files_digest(paths)}.json"
+    if store.exists(known):
+        digest = json.loads(store.read_bytes(known))
+        if store.exists(f"lists/{digest}/words.json"):
+            return f"{store.root.rstrip('/')}/lists/{digest}", digest
+    digest = _compile(store, paths)
+    store.write_bytes(known, json.dumps(digest).encode())
+    return f"{store.root.rstrip('/')}/lists/{digest}", digest
+
+
+def _files_digest(paths: ListPaths) -> str:
+    """A hash of what the files hold, and as which kind of list each is given."""
+    digest = hashlib.sha256()
+    for kind, names in asdict(paths).items():
+        for path in names:
+            try:
+                with open_source(path, TransportSettings()) as stream:
+                    digest.update(f"{kind} {path.rsplit('.', 1)[-1]}\n".encode())
+                    digest.update(hashlib.file_digest(cast("Any", stream), "sha256").digest())
+            except (SourceMissingError, SourceUnavailableError, OSError) as error:
+                raise BadInput(f"{path} ({error})", "a list must be readable to its end", "Correct its path") from error
+    return digest.hexdigest()
+
+
+def _compile(store: Store, paths: ListPaths) -> str:
+    """Write the tables and words of lists under their digest."""
     hosts, urls = array("Q"), array("Q")
     for path in paths.hosts:
         for entry in list_entries(path):
@@ -91,7 +119,7 @@ def compile_lists(store: Store, paths: ListPaths) -> tuple[str, str]:
             np.save(packed, table)
             store.write_bytes(f"{folder}/{name}.npy", packed.getvalue())
         store.write_bytes(f"{folder}/words.json", json.dumps(words, sort_keys=True).encode())
-    return f"{store.root.rstrip('/')}/{folder}", digest
+    return digest
 
 
 def _sorted(hashes: array) -> np.ndarray:

@@ -74,3 +74,19 @@ def test_lists_are_compiled_once_and_mapped(tmp_path: Path) -> None:
     assert contains(lists.hosts, ["a.example", "c.example", ""]).tolist() == [True, False, False]
     assert contains(lists.urls, ["a.example"]).tolist() == [False]
     assert lists.words == {"casino"}
+
+
+def test_files_that_were_compiled_are_known_by_their_bytes(tmp_path: Path) -> None:
+    store, hosts = Store(str(tmp_path / "store")), tmp_path / "hosts.txt"
+    hosts.write_text("bad.example\n")
+    first = compile_lists(store, ListPaths(hosts=(str(hosts),)))
+    assert compile_lists(store, ListPaths(hosts=(str(hosts),))) == first
+    assert compile_lists(store, ListPaths(words=(str(hosts),))) != first
+    hosts.write_text("# the same, said otherwise\nbad.example\n")
+    assert compile_lists(store, ListPaths(hosts=(str(hosts),))) == first
+    hosts.write_text("worse.example\n")
+    assert compile_lists(store, ListPaths(hosts=(str(hosts),))) != first
+    (tmp_path / "store/lists" / first[1] / "words.json").unlink()
+    hosts.write_text("bad.example\n")
+    assert compile_lists(store, ListPaths(hosts=(str(hosts),))) == first
+    assert store.exists(f"lists/{first[1]}/words.json")
