@@ -56,10 +56,7 @@ def test_the_tree_of_the_readme_is_the_tree():
         str(path.relative_to(REPOSITORY))
         for folder in ("flows", "tasks", "model", "infra")
         for path in (REPOSITORY / folder).rglob("*")
-        if path.is_file()
-        and path.name != "__init__.py"
-        and "__pycache__" not in path.parts
-        and path.suffix != ".jinja"
+        if path.is_file() and path.name != "__init__.py" and "__pycache__" not in path.parts and path.suffix != ".jinja"
     }
     assert listed == actual
 
