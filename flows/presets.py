@@ -15,7 +15,10 @@ from model.config import (
     TrainingSettings,
 )
 from tasks.config import CorpusSettings
-from tasks.quality.families import QualitySignalSettings
+from tasks.filters import FilterSettings
+from tasks.quality.c4 import C4Settings
+from tasks.quality.families import QualitySettings, QualitySignalSettings
+from tasks.quality.gopher import GopherQualitySettings
 from tasks.signals import SignalSettings
 from tasks.sources.transport import SourceSettings
 from tasks.tokens.tokenizer import TokenizerSettings
@@ -33,6 +36,13 @@ def demo() -> PipelineSettings:
         corpus=CorpusSettings(
             source=sample_source(),
             signals=SignalSettings(quality=QualitySignalSettings(languages_with_rules=("en",))),
+            # The sample is manuals of software: code among the prose is no fault there.
+            filter=FilterSettings(
+                quality=QualitySettings(
+                    gopher_quality=GopherQualitySettings(min_alphabetic_words=0.6),
+                    c4=C4Settings(max_curly_bracket_lines=None),
+                )
+            ),
             tokenizer=TokenizerSettings(vocabulary_size=2048, sample_bytes=4_000_000),
         ),
         run="demo",
