@@ -18,6 +18,7 @@ import pyarrow.compute
 from numba import njit
 
 from tasks.duplicates.xxhash_kernels import xxh32, xxh64
+from tasks.utf8 import write_code_point
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 _CODE_POINTS = 0x110000
@@ -67,28 +68,6 @@ def decode(data: Any, at: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def encode(code: Any, out: Any, at: int) -> int:
-    """Write a code point as UTF-8 and return where the next byte goes."""
-    if code < 0x80:
-        out[at] = code
-        return at + 1
-    if code < 0x800:
-        out[at] = 0xC0 | code >> 6
-        out[at + 1] = 0x80 | code & 0x3F
-        return at + 2
-    if code < 0x10000:
-        out[at] = 0xE0 | code >> 12
-        out[at + 1] = 0x80 | code >> 6 & 0x3F
-        out[at + 2] = 0x80 | code & 0x3F
-        return at + 3
-    out[at] = 0xF0 | code >> 18
-    out[at + 1] = 0x80 | code >> 12 & 0x3F
-    out[at + 2] = 0x80 | code >> 6 & 0x3F
-    out[at + 3] = 0x80 | code & 0x3F
-    return at + 4
-
-
-@njit(cache=True, nogil=True)
 def find_words(data: Any, start: int, stop: int, table: Any, out: Any, begins: Any, ends: Any) -> int:
     """Write the words of one text into `out`, a space between them, and where each begins and ends. Returns words."""
     words, at, inside = 0, 0, False
@@ -108,7 +87,7 @@ def find_words(data: Any, start: int, stop: int, table: Any, out: Any, begins: A
                 at += 1
             begins[words] = at
             words += 1
-        at = encode(lowered & ~_ENDS_WORD, out, at)
+        at = write_code_point(out, at, lowered & ~_ENDS_WORD)
         inside = lowered < _ENDS_WORD
         if not inside:
             ends[words - 1] = at

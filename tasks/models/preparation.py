@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
+from tasks.utf8 import code_point, write_code_point
+
 Preparation = Literal["plain", "lower", "words"]
 
 SPACE, NEWLINE, WORD, SINGLE, NOTHING = 0, 1, 2, 3, 4
@@ -111,7 +113,7 @@ def split_words(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tup
         position = offsets[text]
         stop = offsets[text + 1]
         while position < stop:
-            point, length = _code_point(data, position)
+            point, length = code_point(data, position, stop)
             entry = table[point] if point < TABLE_SIZE else np.uint32(SINGLE << CLASS_SHIFT)
             kind = entry >> CLASS_SHIFT
             if kind in (WORD, SINGLE):
@@ -122,7 +124,7 @@ def split_words(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tup
                     out[size] = 32
                     size += 1
                 if point < TABLE_SIZE:
-                    size = _write(out, size, np.int64(entry & 0xFFFFFF))
+                    size = write_code_point(out, size, np.int64(entry & 0xFFFFFF))
                 else:
                     for index in range(position, position + length):
                         out[size] = data[index]
@@ -134,39 +136,3 @@ def split_words(data: np.ndarray, offsets: np.ndarray, table: np.ndarray) -> tup
             position += length
         ends[text + 1] = size
     return out[:size].copy(), ends
-
-
-@njit(cache=True)
-def _code_point(data: np.ndarray, position: int) -> tuple[np.int64, int]:
-    """Code point and length of the UTF-8 sequence that starts at a position."""
-    first = np.int64(data[position])
-    if first < 0x80:
-        return first, 1
-    if first < 0xE0:
-        return ((first & 0x1F) << 6) | (np.int64(data[position + 1]) & 0x3F), 2
-    middle = ((np.int64(data[position + 1]) & 0x3F) << 6) | (np.int64(data[position + 2]) & 0x3F)
-    if first < 0xF0:
-        return ((first & 0x0F) << 12) | middle, 3
-    return ((first & 0x07) << 18) | (middle << 6) | (np.int64(data[position + 3]) & 0x3F), 4
-
-
-@njit(cache=True)
-def _write(out: np.ndarray, size: int, point: np.int64) -> int:
-    """Write a code point below TABLE_SIZE as UTF-8; returns the new size."""
-    if point < 0x80:
-        out[size] = point
-        return size + 1
-    if point < 0x800:
-        out[size] = 0xC0 | (point >> 6)
-        out[size + 1] = 0x80 | (point & 0x3F)
-        return size + 2
-    if point < 0x10000:
-        out[size] = 0xE0 | (point >> 12)
-        out[size + 1] = 0x80 | ((point >> 6) & 0x3F)
-        out[size + 2] = 0x80 | (point & 0x3F)
-        return size + 3
-    out[size] = 0xF0 | (point >> 18)
-    out[size + 1] = 0x80 | ((point >> 12) & 0x3F)
-    out[size + 2] = 0x80 | ((point >> 6) & 0x3F)
-    out[size + 3] = 0x80 | (point & 0x3F)
-    return size + 4

