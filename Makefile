@@ -46,12 +46,12 @@ format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff format .
 
 bench: $(INSTALLED) $(PEER) ## Measure the corpus stages against datatrove and rensa; BENCH="--crawl-root ..." says more
-	@$(BIN)/python -m tests.bench.compare --peer $(VENV)-bench/bin/python $(BENCH)
+	@$(BIN)/python -m tests.benchmarks.compare --peer $(VENV)-bench/bin/python $(BENCH)
 
-$(PEER): tests/bench/requirements.txt
+$(PEER): tests/benchmarks/requirements.txt
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
 	@echo "Installing the peers into $(VENV)-bench"
-	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/bench/requirements.txt
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/benchmarks/requirements.txt
 	@touch $(PEER)
 
 lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml

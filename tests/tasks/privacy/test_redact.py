@@ -11,8 +11,8 @@ import pytest
 
 from infra.schema import DOCUMENTS
 from tasks.privacy.redact import PRIORITY, RedactSettings, find_personal_data, redact, redact_text
-from tests.bench.pii_quality import ANNOTATED, score_records, score_values
-from tests.bench.pii_values import make
+from tests.benchmarks.pii_quality import ANNOTATED, score_records, score_values
+from tests.benchmarks.pii_values import make
 
 SETTINGS = RedactSettings()
 EVERYTHING = RedactSettings(kinds=PRIORITY)

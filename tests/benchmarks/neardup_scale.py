@@ -1,6 +1,6 @@
 """Memory and time of near-duplicate detection as the corpus grows, on synthetic signatures.
 
-    python -m tests.bench.neardup_scale 1000000 10000000 --root /var/tmp/neardup
+    python -m tests.benchmarks.neardup_scale 1000000 10000000 --root /var/tmp/neardup
 
 Writes what the signatures stage would write for that many documents: 14 band keys and a text key each, 16 shingles,
 three documents in ten duplicates of another (a third of them exact), and one in a hundred in a bucket of a thousand

@@ -1,6 +1,6 @@
 """Extraction against expected texts: precision, recall and F1 on word 4-grams by page set, and the cost.
 
-    python -m tests.bench.extraction_quality [--data FOLDER] [--half development|test]
+    python -m tests.benchmarks.extraction_quality [--data FOLDER] [--half development|test]
 
 Prints a Markdown table. A page's precision is the share of the extracted text's 4-grams (as a multiset of lower-case
 words; of letters and digits where the language writes no spaces) that the expected text has too, its recall the share

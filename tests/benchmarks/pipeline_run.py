@@ -1,4 +1,4 @@
-"""All our stages, measured one by one: `python -m tests.bench.pipeline_run FOLDER --extractor NAME --root ROOT`.
+"""All our stages, measured one by one: `python -m tests.benchmarks.pipeline_run FOLDER --extractor NAME --root ROOT`.
 
 The stages run as `gristmill corpus` runs them (tasks/pipeline.py), without Prefect, on Dask workers. Prints one JSON
 object: for each step the CPU seconds of this process and its workers, wall seconds, and the bytes that it read.
@@ -32,7 +32,7 @@ from tasks.sources.select import SelectSettings
 from tasks.sources.transport import SourceSettings
 from tasks.stage import StageRunner
 from tasks.tokens.tokenizer import TokenizerSettings
-from tests.bench.inputs import Crawl
+from tests.benchmarks.inputs import Crawl
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 SPLITS = ("train", "heldout")

@@ -1,6 +1,6 @@
 """How well personal data is found: a Markdown table of recall and precision by kind, and what is found where none is.
 
-    python -m tests.bench.pii_quality ../shared/data [--errors KIND]
+    python -m tests.benchmarks.pii_quality ../shared/data [--errors KIND]
 
 Recall: annotated spans of a kind that a find of that kind covers wholly, of all such spans. Precision: finds of a kind
 that touch an annotation of it, of all its finds but those that the records leave unannotated though a field name
@@ -28,7 +28,7 @@ from tasks.extraction.extract import decode
 from tasks.privacy.network import find_ips
 from tasks.privacy.redact import RedactSettings, find_personal_data
 from tasks.privacy.spans import Span
-from tests.bench.pii_values import make
+from tests.benchmarks.pii_values import make
 
 ANNOTATED = {
     "email": ("EMAIL_ADDRESS",),

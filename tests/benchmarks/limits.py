@@ -1,4 +1,4 @@
-"""How fast one core of this machine is at what every stage must do at the least: `python -m tests.bench.limits FOLDER`.
+"""How fast one core of this machine is at what every stage must do at the least: `python -m tests.benchmarks.limits FOLDER`.
 
 Prints one JSON object: bytes a second, of what is read.
 """
@@ -19,7 +19,7 @@ import xxhash
 from resiliparse.parse.html import HTMLTree
 from tokenizers import Tokenizer
 
-from tests.bench.inputs import load
+from tests.benchmarks.inputs import load
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 REPEATS = 3

@@ -1,6 +1,6 @@
 """`make bench`: our corpus stages against datatrove and rensa, on the same bytes, in one run, one core each.
 
-    python -m tests.bench.compare --peer .venv-bench/bin/python [--crawl-root FOLDER --crawl NAME] [--json FILE]
+    python -m tests.benchmarks.compare --peer .venv-bench/bin/python [--crawl-root FOLDER --crawl NAME] [--json FILE]
 
 Both sides are commands pinned to one core; figures are CPU seconds of all their processes, or of the measured part of
 one process after a warm-up document. The input is the sample crawl unless a mirror is given. Prints Markdown tables.
@@ -19,9 +19,9 @@ from typing import Any
 
 from infra.manifest import library_versions
 from tasks.sources.sample_crawl import SampleCrawlSettings, build_sample_crawl
-from tests.bench.cost import Cost, run
-from tests.bench.inputs import Crawl, load, prepare
-from tests.bench.report import Report, Row, render
+from tests.benchmarks.cost import Cost, run
+from tests.benchmarks.inputs import Crawl, load, prepare
+from tests.benchmarks.report import Report, Row, render
 
 OURS = ("fastwarc", "resiliparse", "trafilatura", "spacy", "numba", "pyarrow", "tokenizers", "fasttext-predict")
 PEERS = ("datatrove", "rensa", "trafilatura", "spacy", "warcio", "tokenizers", "fasttext-numpy2-wheel")
@@ -70,7 +70,7 @@ def blocks(bench: Bench) -> list[Row]:
     """Single stages, one process each."""
     sides = {}
     for step in ("warc", "extract", "filters", "minhash", "pii"):
-        ours = bench.ours("tests.bench.ours", step, bench.folder)
+        ours = bench.ours("tests.benchmarks.ours", step, bench.folder)
         sides[step] = ours, bench.theirs(HERE / "peer.py", step, bench.folder)
 
     def row(name: str, step: str, ours: str, peer: str, goal: float | None = None, note: str = "") -> Row:
@@ -142,7 +142,7 @@ def least(runs: list[tuple[Cost, Any]]) -> float:
 
 
 def _ours(bench: Bench, extractor: str, *more: object, cores: list[int] | None = None) -> tuple[Cost, Any]:
-    module, root = "tests.bench.pipeline_run", bench.output()
+    module, root = "tests.benchmarks.pipeline_run", bench.output()
     return bench.ours(module, bench.folder, "--root", root, "--extractor", extractor, *more, cores=cores)
 
 
@@ -167,7 +167,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Report:
     prepare(folder, crawl, Path(bench.theirs("-c", asset)[1]), options.pages, options.text_bytes)
     versions = "import json, importlib.metadata as m, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
     report = Report(
-        command=" ".join(["python -m tests.bench.compare", *sys.argv[1:]]),
+        command=" ".join(["python -m tests.benchmarks.compare", *sys.argv[1:]]),
         machine=f"{platform.machine()}, {len(options.cores)} cores, Python {platform.python_version()}",
         crawl=f"{crawl.name}, {len(crawl.paths)} archives",
         texts=len(load(folder / "texts.jsonl.gz")),
@@ -182,7 +182,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Report:
         report.rows += rows
     if "workers" in options.only:
         report.workers = workers(bench)
-        report.limits = bench.ours("tests.bench.limits", folder)[1]
+        report.limits = bench.ours("tests.benchmarks.limits", folder)[1]
     return report
 
 

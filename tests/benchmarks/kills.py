@@ -1,4 +1,4 @@
-"""Kill -9 at random moments, run again, compare: `python -m tests.bench.kills --crawl-root FOLDER --crawl NAME`.
+"""Kill -9 at random moments, run again, compare: `python -m tests.benchmarks.kills --crawl-root FOLDER --crawl NAME`.
 
 One corpus is built without interruption, another is killed with all its processes ten times at moments drawn from the
 first one's duration, then finished. Every file of both must be equal (telemetry, which is true of one run, aside).

@@ -1,4 +1,4 @@
-"""Our side of the benchmark: `python -m tests.bench.ours STEP FOLDER` prints one JSON object.
+"""Our side of the benchmark: `python -m tests.benchmarks.ours STEP FOLDER` prints one JSON object.
 
 The steps of single stages give CPU seconds of this process after a warm-up document; `pipeline` and `workers` run all
 stages as `gristmill corpus` does (tasks/pipeline.py), without Prefect.
@@ -22,7 +22,7 @@ from tasks.extraction.extract import ExtractSettings, page_text
 from tasks.privacy.redact import RedactSettings, redact
 from tasks.quality.families import QualitySettings, QualitySignalSettings, measure, verdicts
 from tasks.sources.fetch import fetch_shard, shard_paths
-from tests.bench.inputs import Crawl, load
+from tests.benchmarks.inputs import Crawl, load
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -1,6 +1,6 @@
 """Accuracy of language labels on labelled sentences, against lid.176.ftz alone, as Markdown.
 
-    .venv/bin/python -m tests.bench.language_quality ../shared/data/langid/sentences [--join 1] [--limit 1000]
+    .venv/bin/python -m tests.benchmarks.language_quality ../shared/data/langid/sentences [--join 1] [--limit 1000]
 
 The folder holds `<code>.txt.gz`, one sentence a line. `--join N` judges N sentences in a row as one text. A language
 that lid.176 has no label for counts in "all", not in "known". Times are of the CPU.
