@@ -12,7 +12,7 @@ master weights and the model's own; optimizer states are stored so that they can
 import errno
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,12 @@ class Checkpoints:
     def _path(self, name: str) -> Path:
         return self._store.local_path(f"{self._folder}/{name}")
 
-    def save(self, model: Any, optimizer: Any, *, step: int, consumed_samples: int, seconds: float) -> None:
+    def save(self, chunks: Sequence[Any], optimizer: Any, *, step: int, consumed_samples: int, seconds: float) -> None:
         """Write a checkpoint and remove those that are too many; every rank calls this. DiskFull for want of space."""
         name = step_name(step)
         temporary = self._path(name + TEMPORARY_SUFFIX)
         try:
-            self._write(temporary, model, optimizer)
+            self._write(temporary, chunks, optimizer)
             if self._place.rank == 0:
                 self._finish(temporary, name, step, consumed_samples, seconds)
         except (Exception, CheckpointException) as error:  # torch derives its own from BaseException
@@ -126,15 +126,16 @@ class Checkpoints:
             raise
         self._place.wait_for_all()
 
-    def _write(self, folder: Path, model: Any, optimizer: Any) -> None:
+    def _write(self, folder: Path, chunks: Sequence[Any], optimizer: Any) -> None:
         if self._place.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
         self._place.wait_for_all()
-        if model.ddp_config.overlap_param_gather:
-            # The last update's weights are gathered during the next forward pass, which has not come yet.
-            model.start_param_sync(force_sync=True)
-        state = _state(model.module, optimizer, self._place, loading=False)
+        for chunk in chunks:
+            if chunk.ddp_config.overlap_param_gather:
+                # The last update's weights are gathered during the next forward pass, which has not come yet.
+                chunk.start_param_sync(force_sync=True)
+        state = _state([chunk.module for chunk in chunks], optimizer, self._place, loading=False)
         dist_checkpointing.save(state, str(folder), sharded_strategy=_InProcessSave("torch_dist", 1))
 
     def _finish(self, temporary: Path, name: str, step: int, consumed_samples: int, seconds: float) -> None:
@@ -162,8 +163,8 @@ class Checkpoints:
             doomed = self._path(step_name(record.step))
             shutil.rmtree(doomed.rename(doomed.with_name(doomed.name + TEMPORARY_SUFFIX)))
 
-    def load(self, record: CheckpointRecord, model: Any, optimizer: Any | None = None) -> None:
-        """Read weights, and optimizer state where there is an optimizer, into a model without wrapper for gradients.
+    def load(self, record: CheckpointRecord, chunks: Sequence[Any], optimizer: Any | None = None) -> None:
+        """Read weights, and optimizer state where there is an optimizer, into chunks without the wrapper for gradients.
 
         Every rank calls this. BadInput names what differs if the checkpoint belongs to another run, DamagedData if its
         files cannot be read.
@@ -177,14 +178,15 @@ class Checkpoints:
                 "Move it out of this run's folder",
             )
         try:
-            state: Any = dist_checkpointing.load(_state(model, optimizer, self._place, loading=True), str(path))
+            state: Any = dist_checkpointing.load(_state(chunks, optimizer, self._place, loading=True), str(path))
         except (Exception, CheckpointException) as error:
             raise DamagedData(
                 f"{path} cannot be read ({_first_line(error)})",
                 "a checkpoint's files stay as they were written",
                 "Remove this checkpoint: training goes on from an earlier one",
             ) from error
-        model.load_state_dict(state["model"])
+        for index, chunk in enumerate(chunks):
+            chunk.load_state_dict(state[f"model{index}"])
         if optimizer is not None:
             optimizer.load_state_dict(state["optimizer"])
 
@@ -206,13 +208,15 @@ class _InProcessSave(TorchDistSaveShardedStrategy):
         )
 
 
-def _state(model: Any, optimizer: Any | None, place: Place, *, loading: bool) -> dict[str, Any]:
+def _state(chunks: Sequence[Any], optimizer: Any | None, place: Place, *, loading: bool) -> dict[str, Any]:
     metadata = {
         "dp_cp_group": place.data_group(),
         "distrib_optim_sharding_type": "fully_reshardable",
         "chained_optim_avoid_prefix": True,
     }
-    state: dict[str, Any] = {"model": model.sharded_state_dict(metadata=metadata)}
+    state: dict[str, Any] = {
+        f"model{index}": chunk.sharded_state_dict(metadata=metadata) for index, chunk in enumerate(chunks)
+    }
     if optimizer is not None:
         state["optimizer"] = optimizer.sharded_state_dict(state, is_loading=loading, metadata=metadata)
     return state

@@ -115,17 +115,17 @@ def _measure(
     checkpoints: "Checkpoints",
     checkpoint: "CheckpointRecord",
 ) -> EvaluationRecord:
-    from model.gpt import build_model
+    from model.build import build_model
     from model.heldout import model_nats
 
     started = time.monotonic()
     held_out, unigram = _open_data(store, dataset, settings, place)
     length, micro = run.training.model.sequence_length, settings.micro_batch_size
-    model = build_model(run.training, settings.parallel, place, run.vocabulary_size)
-    untrained = model_nats(model, held_out, length, micro, place)
-    checkpoints.load(checkpoint, model)
-    trained = model_nats(model, held_out, length, micro, place)
-    samples = _samples(store, run, dataset, settings, model, place) if settings.prompts else ()
+    chunks = build_model(run.training, settings.parallel, place, run.vocabulary_size)
+    untrained = model_nats(chunks, held_out, length, micro, place)
+    checkpoints.load(checkpoint, chunks)
+    trained = model_nats(chunks, held_out, length, micro, place)
+    samples = _samples(store, run, dataset, settings, chunks[0], place) if settings.prompts else ()
     bits = math.log(2) * held_out.text_bytes
     return EvaluationRecord(
         fingerprint=run.fingerprint,

@@ -12,7 +12,7 @@ from model.parallel import Place
 
 
 def run_micro_batches(
-    model: Any, rows: Sequence[Sequence[Integers]], length: int, place: Place, *, backward: bool
+    chunks: Sequence[Any], rows: Sequence[Sequence[Integers]], length: int, place: Place, *, backward: bool
 ) -> tuple[float, int]:
     """Run micro-batches of equal size (rows of at most length + 1 tokens) and return the loss.
 
@@ -22,8 +22,8 @@ def run_micro_batches(
     """
     reported = get_forward_backward_func()(
         forward_step_func=_forward,
-        data_iterator=_batches(rows, length, place),
-        model=model,
+        data_iterator=[_batches(rows, length, place) for _ in chunks],
+        model=list(chunks),
         num_microbatches=len(rows),
         seq_length=length,
         micro_batch_size=len(rows[0]),

@@ -1,37 +1,25 @@
-"""From our words to Megatron-Core's: the model, its initial weights, and its data-parallel wrapper."""
+"""From our words to Megatron-Core's: the configuration of its layers, and the decoder-only model."""
 
-import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from megatron.core.distributed import (
-    DistributedDataParallel,
-    DistributedDataParallelConfig,
-    finalize_model_grads,
-)
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.models.gpt.gpt_model import GPTModel
-from megatron.core.transformer.module import Float16Module
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 
+from model.architecture import padded_vocabulary
 from model.attention import CausalAttention, HeadNorm, ResidualNorm
-from model.config import ModelSettings, ParallelSettings, TrainingSettings, padded_vocabulary
+from model.config import TrainingSettings
+from model.layout import ParallelSettings
 from model.parallel import Place
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def build_model(training: TrainingSettings, parallel: ParallelSettings, place: Place, vocabulary_size: int) -> Any:
-    """Build this rank's part of the model, on its device, with its initial weights.
-
-    The weights depend on `training.seed` alone: every layout starts as the same model. Called with tokens and position
-    ids [batch, positions], it returns logits [batch, positions, padded vocabulary / tensor], or with labels the loss of
-    each token in nats [batch, positions].
-    """
-    config = transformer_config(training, parallel, place.device)
-    model = GPTModel(
+def build_gpt(config: Any, training: TrainingSettings, place: Place, vocabulary_size: int) -> Any:
+    """Build one chunk of a decoder; see `model.build.build_model`."""
+    return GPTModel(
         config,
         _block(config),
         vocab_size=padded_vocabulary(vocabulary_size),
@@ -43,9 +31,6 @@ def build_model(training: TrainingSettings, parallel: ParallelSettings, place: P
         position_embedding_type="rope",
         rotary_base=training.model.rope_base,
     )
-    _initialise(model, place, training.model, training.seed)
-    model.to(place.device)
-    return Float16Module(config, model) if training.dtype == "bfloat16" else model
 
 
 def transformer_config(training: TrainingSettings, parallel: ParallelSettings, device: torch.device) -> Any:
@@ -98,66 +83,3 @@ def _block(config: Any) -> Any:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
     final_norm: Any = ResidualNorm
     return TransformerBlockSubmodules([layer] * get_num_layers_to_build(config), layer_norm=final_norm)
-
-
-def _initialise(model: Any, place: Place, settings: ModelSettings, seed: int) -> None:
-    """Draw every matrix from a generator seeded by its name in a checkpoint, and keep this rank's part of it.
-
-    Names and global shapes in a checkpoint are the same in all layouts, so the weights are too. Norms stay at one.
-    """
-    residual_std = settings.init_std / (2 * settings.num_layers) ** 0.5  # as in GPT-2
-    for part in _sharded_tensors(model.sharded_state_dict(metadata={"dp_cp_group": place.data_group()})):
-        stacked = part.prepend_axis_num  # leading axes of the global shape that count layers
-        if part.data is None or part.data.ndim < 2:
-            continue
-        std = residual_std if part.key.endswith(("linear_proj.weight", "linear_fc2.weight")) else settings.init_std
-        name = f"{seed}/{part.key}/{tuple(part.global_offset[:stacked])}"
-        drawing = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
-        whole = torch.randn(part.global_shape[stacked:], generator=torch.Generator().manual_seed(drawing)) * std
-        starts = part.global_offset[stacked:]
-        own = tuple(slice(start, start + size) for start, size in zip(starts, part.data.shape, strict=True))
-        with torch.no_grad():
-            part.data.copy_(whole[own])
-
-
-def _sharded_tensors(state: Any) -> Iterator[Any]:
-    """Every sharded tensor in a checkpoint's state, those of factories (gate and up weights in one) included."""
-    if isinstance(state, dict):
-        state = list(state.values())
-    if isinstance(state, list):
-        for each in state:
-            yield from _sharded_tensors(each)
-    elif hasattr(state, "build"):
-        yield from _sharded_tensors(state.build())
-    elif hasattr(state, "global_offset") and torch.is_tensor(getattr(state, "data", None)):
-        yield state
-
-
-def distribute(model: Any, parallel: ParallelSettings) -> Any:
-    """Wrap a model so that its gradients, in float32, are summed over the data-parallel ranks."""
-    config = model.config
-    settings = DistributedDataParallelConfig(
-        use_distributed_optimizer=True,
-        grad_reduce_in_fp32=True,
-        overlap_grad_reduce=parallel.overlap,
-        overlap_param_gather=parallel.overlap,
-        bucket_size=parallel.bucket_size if parallel.overlap else None,
-        check_for_nan_in_grad=False,  # the loop looks at the loss and the norm, and says which step it was
-    )
-    distributed = DistributedDataParallel(config, settings, model)
-    config.finalize_model_grads_func = finalize_model_grads
-    if parallel.overlap:
-        config.no_sync_func = distributed.no_sync
-        config.param_sync_func = distributed.start_param_sync
-    return distributed
-
-
-def count_parameters(model: Any, place: Place) -> int:
-    """Weights of the whole model, each counted once."""
-    own = sum(
-        parameter.numel()
-        for parameter in model.parameters()
-        if (getattr(parameter, "tensor_model_parallel", False) or place.tensor_rank == 0)
-        and not (getattr(parameter, "shared", False) and not place.is_first_stage)
-    )
-    return int(place.sum_over_all([own if place.data_rank == 0 else 0])[0])

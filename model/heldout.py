@@ -5,6 +5,7 @@ predicted exactly once, each document's end-of-document token included, from wha
 last token of the window before; the first of all is predicted from an end-of-document token, as in training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +57,7 @@ def choose(documents: Documents, max_tokens: int | None, end_of_document: int) -
     return HeldOut(documents, max(fitting, 1), end_of_document)
 
 
-def model_nats(model: Any, held_out: HeldOut, length: int, micro: int, place: Place) -> float:
+def model_nats(chunks: Sequence[Any], held_out: HeldOut, length: int, micro: int, place: Place) -> float:
     """Negative log-likelihood in nats of all predicted tokens; every rank gets it."""
     windows = held_out.windows(length)
     ranks = place.layout.data
@@ -64,11 +65,12 @@ def model_nats(model: Any, held_out: HeldOut, length: int, micro: int, place: Pl
     windows += [np.empty(0, np.int64)] * (-len(windows) % (micro * ranks))
     batches = [windows[start : start + micro] for start in range(place.data_rank * micro, len(windows), micro * ranks)]
     nats, tokens = 0.0, 0
-    model.eval()
+    for chunk in chunks:
+        chunk.eval()
     with torch.no_grad():
         for start in range(0, len(batches), _MICRO_BATCHES_AT_ONCE):
             part = batches[start : start + _MICRO_BATCHES_AT_ONCE]
-            more_nats, more_tokens = run_micro_batches(model, part, length, place, backward=False)
+            more_nats, more_tokens = run_micro_batches(chunks, part, length, place, backward=False)
             nats, tokens = nats + more_nats, tokens + more_tokens
     total, counted = place.sum_over_all([nats, tokens])
     assert int(counted) == held_out.tokens, (counted, held_out.tokens)

@@ -1,60 +1,27 @@
 """The training loop."""
 
 import logging
-import math
 import signal
 import time
-from dataclasses import dataclass
-from typing import Any
 
-from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.data import Documents, TrainingOrder, micro_batches, verify_shards
-from model.forward import run_micro_batches
-from model.gpt import build_model, count_parameters, distribute
+from model.data import Documents, TrainingOrder, verify_shards
+from model.distribution import distribute
 from model.journal import Journal
 from model.optimizer import build_optimizer, build_schedule
 from model.parallel import Place, parallel
 from model.rank import StopRequest
 from model.run import LossRange, RunRecord, TrainingSummary
+from model.step import Training, make_step
+from model.weights import count_parameters
 
 logger = logging.getLogger(__name__)
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code after SIGTERM, as a shell would report it."""
-
-
-@dataclass
-class Training:
-    """A training run on one rank, at some step."""
-
-    run: RunRecord
-    place: Place
-    order: TrainingOrder
-    model: Any
-    optimizer: Any
-    schedule: Any
-    checkpoints: Checkpoints
-    step: int = 0
-    """Updates made."""
-    consumed_samples: int = 0
-    earlier_seconds: float = 0.0
-    """Wall time of the loop in earlier launches."""
-    saved_step: int = 0
-
-    def save(self, started: float) -> None:
-        """Write a checkpoint unless this step has one."""
-        if self.step == self.saved_step:
-            return
-        seconds = self.earlier_seconds + time.monotonic() - started
-        self.checkpoints.save(
-            self.model, self.optimizer, step=self.step, consumed_samples=self.consumed_samples, seconds=seconds
-        )
-        self.saved_step = self.step
-        if self.place.is_reporter:
-            logger.info("checkpoint at step %d", self.step)
 
 
 def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
@@ -66,7 +33,7 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
     stop = StopRequest()
     with parallel(run.training.parallel, run.training.seed) as place:
         training = _prepare(store, run, dataset, place)
-        parameters = count_parameters(training.model, place)
+        parameters = count_parameters(training.chunks, place)
         journal = Journal(store, run, training.step) if place.is_reporter else None
         if journal:
             _announce(training, parameters)
@@ -90,18 +57,18 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     verify_shards(store, dataset, shards[place.rank :: place.processes], content=settings.verify_shards)
     place.wait_for_all()
     order = TrainingOrder(Documents(store, shards), settings.model.sequence_length, settings.seed)
-    model = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
-    optimizer = build_optimizer(model, settings)
+    chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
+    optimizer = build_optimizer(chunks, settings)
     checkpoints = Checkpoints(store, run, place)
     checkpoints.clean()
     if (record := checkpoints.latest()) is not None:
-        checkpoints.load(record, model.module, optimizer)
+        checkpoints.load(record, [chunk.module for chunk in chunks], optimizer)
     done = record.step if record else 0
     return Training(
         run,
         place,
         order,
-        model,
+        chunks,
         optimizer,
         build_schedule(optimizer, settings.optimizer, settings.steps, done),
         checkpoints,
@@ -134,7 +101,7 @@ def _loop(training: Training, journal: Journal | None, stop: StopRequest, starte
     settings = training.run.training
     every = settings.checkpoint.every_steps
     while training.step < settings.steps:
-        row, stopping = _step(training, stop)
+        row, stopping = make_step(training, stop)
         if journal:
             journal.add(row)
         if stopping and training.step < settings.steps:
@@ -144,62 +111,6 @@ def _loop(training: Training, journal: Journal | None, stop: StopRequest, starte
             training.save(started)
     training.save(started)
     return True
-
-
-def _step(training: Training, stop: StopRequest) -> tuple[dict[str, float], bool]:
-    """Make one update. Returns its metrics, and whether any rank was asked to stop."""
-    settings, place, step = training.run.training, training.place, training.step + 1
-    began = time.monotonic()
-    training.schedule.step(increment=1)
-    loss, stopping = _forward_backward(training, stop)
-    _require_number("loss", loss, step)
-    _, norm, _ = training.optimizer.step()
-    _require_number("gradient norm", float(norm), step)
-    training.step, training.consumed_samples = step, training.consumed_samples + settings.global_batch_size
-    if place.device.type == "cuda":
-        _wait_for_device()
-    return {
-        "step": step,
-        "loss": loss,
-        "learning_rate": training.optimizer.param_groups[0]["lr"],
-        "gradient_norm": float(norm),
-        "tokens_per_second": settings.tokens_per_step / (time.monotonic() - began),
-        "tokens": training.consumed_samples * settings.model.sequence_length,
-    }, stopping
-
-
-def _forward_backward(training: Training, stop: StopRequest) -> tuple[float, bool]:
-    """Leave the global batch's gradients in the model's buffers; returns the mean loss in nats for each token."""
-    settings, place = training.run.training, training.place
-    training.model.zero_grad_buffer()
-    training.optimizer.zero_grad()
-    rows = micro_batches(
-        training.order,
-        training.consumed_samples,
-        batch=settings.global_batch_size,
-        micro=settings.micro_batch_size,
-        rank=place.data_rank,
-        ranks=place.layout.data,
-    )
-    loss, tokens = run_micro_batches(training.model, list(rows), settings.model.sequence_length, place, backward=True)
-    # One collective for both, because the ranks must also agree on the step after which they stop.
-    total, count, stopping = place.sum_over_all([loss, tokens, stop.requested])
-    return total / count, stopping > 0
-
-
-def _wait_for_device() -> None:
-    import torch
-
-    torch.cuda.synchronize()
-
-
-def _require_number(name: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise RunFailed(
-            f"{name} {value} at step {step}",
-            "training goes on only while loss and gradients are finite",
-            "Lower optimizer.learning_rate or lengthen optimizer.warmup_steps; checkpoints before this step are kept",
-        )
 
 
 def _summarise(store: Store, training: Training, journal: Journal, parameters: int, seconds: float) -> None:

@@ -13,8 +13,8 @@ from model.config import OptimizerSettings, TrainingSettings
 _DECAY_STYLES = {"warmup-stable-decay": "WSD"}
 
 
-def build_optimizer(model: Any, training: TrainingSettings) -> Any:
-    """Megatron-Core's distributed optimizer for a model from `gpt.distribute`."""
+def build_optimizer(chunks: list[Any], training: TrainingSettings) -> Any:
+    """Megatron-Core's distributed optimizer for chunks from `distribution.distribute`."""
     megatron_fixes.install()
     settings = training.optimizer
     config = OptimizerConfig(
@@ -32,8 +32,8 @@ def build_optimizer(model: Any, training: TrainingSettings) -> Any:
         use_distributed_optimizer=True,
         overlap_param_gather=training.parallel.overlap,
     )
-    optimizer = get_megatron_optimizer(config, [model])
-    model.config.grad_scale_func = optimizer.scale_loss
+    optimizer = get_megatron_optimizer(config, chunks)
+    chunks[0].config.grad_scale_func = optimizer.scale_loss
     if torch.cuda.is_available():
         for group in optimizer.param_groups:
             group["fused"], group["foreach"] = True, False

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 
 from infra.errors import BadInput
-from model.config import ParallelSettings
+from model.layout import ParallelSettings
 from model.run import Layout
 
 

@@ -12,8 +12,9 @@ import torch
 from infra.errors import BadInput, DamagedData, DiskFull
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.gpt import build_model, distribute
+from model.distribution import distribute
 from model.optimizer import build_optimizer
 from model.parallel import Place
 from model.run import RunRecord, prepare_run
@@ -26,26 +27,26 @@ class Trained:
     def __init__(self, store: Store, dataset: DatasetManifest, name: str, place: Place, **changes) -> None:
         settings = small_training(**changes)
         self.run: RunRecord = prepare_run(store, dataset, name, settings)
-        self.model = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
-        self.optimizer = build_optimizer(self.model, settings)
+        self.chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
+        self.optimizer = build_optimizer(self.chunks, settings)
         self.checkpoints = Checkpoints(store, self.run, place)
         self.folder = store.local_path(f"{self.run.folder}/checkpoints")
 
     def save(self, step: int) -> None:
-        self.checkpoints.save(self.model, self.optimizer, step=step, consumed_samples=8 * step, seconds=1.0)
+        self.checkpoints.save(self.chunks, self.optimizer, step=step, consumed_samples=8 * step, seconds=1.0)
 
 
 def test_loads_what_was_saved(store, dataset, place) -> None:
     trained = Trained(store, dataset, "saved", place)
     trained.save(1)
-    before = [weight.detach().clone() for weight in trained.model.parameters()]
-    for weight in trained.model.parameters():
+    before = [weight.detach().clone() for weight in trained.chunks[0].parameters()]
+    for weight in trained.chunks[0].parameters():
         weight.data.fill_(math.pi)
     record = trained.checkpoints.latest()
     assert record is not None
     assert (record.step, record.consumed_samples) == (1, 8)
-    trained.checkpoints.load(record, trained.model.module, trained.optimizer)
-    assert all(torch.equal(*pair) for pair in zip(trained.model.parameters(), before, strict=True))
+    trained.checkpoints.load(record, [chunk.module for chunk in trained.chunks], trained.optimizer)
+    assert all(torch.equal(*pair) for pair in zip(trained.chunks[0].parameters(), before, strict=True))
 
 
 def test_rotation_keeps_the_newest(store, dataset, place) -> None:
@@ -82,7 +83,7 @@ def test_refuses_another_runs_checkpoint(store, dataset, place) -> None:
     record = other.checkpoints.latest()
     assert record is not None
     with pytest.raises(BadInput) as refusal:
-        other.checkpoints.load(record, other.model.module, other.optimizer)
+        other.checkpoints.load(record, [chunk.module for chunk in other.chunks], other.optimizer)
     assert "training.model.ffn_hidden_size (64 instead of 128)" in str(refusal.value)
     assert "training.seed (1234 instead of 7)" in str(refusal.value)
 
@@ -94,7 +95,7 @@ def test_says_which_checkpoint_cannot_be_read(store, dataset, place) -> None:
     assert record is not None
     (trained.folder / "step-00000001" / ".metadata").write_bytes(b"not a pickle")
     with pytest.raises(DamagedData, match="step-00000001 cannot be read"):
-        trained.checkpoints.load(record, trained.model.module, trained.optimizer)
+        trained.checkpoints.load(record, [chunk.module for chunk in trained.chunks], trained.optimizer)
 
 
 def test_full_disk_leaves_no_half_written_checkpoint(store, dataset, place) -> None:

@@ -10,8 +10,8 @@ from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
+from model.build import build_model
 from model.config import EvaluationSettings
-from model.gpt import build_model
 from model.run import EvaluationRecord, LaunchRecord, RunRecord, evaluation_path, prepare_run, read_metrics
 from tests.model.small_runs import launch, layout, small_training
 
@@ -86,7 +86,7 @@ def test_cached_generation_is_that_of_whole_sequences(place) -> None:
     from megatron.core.inference.contexts import StaticInferenceContext
 
     settings = small_training(seed=5)
-    model = build_model(settings, settings.parallel, place, 400).eval()
+    model = build_model(settings, settings.parallel, place, 400)[0].eval()
     tokens = torch.arange(4, 16)[None]
     positions = torch.arange(12)[None]
     with torch.no_grad():

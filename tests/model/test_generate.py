@@ -8,9 +8,9 @@ import torch
 from infra.manifest import TokenizerRecord
 from infra.store import Store
 from infra.vocabulary import load_vocabulary
+from model.build import build_model
 from model.config import EvaluationSettings
 from model.generate import continue_prompts
-from model.gpt import build_model
 from model.parallel import Place
 from tasks.tokens.tokenizer_import import ExistingSettings, import_tokenizer
 from tests.model.small_runs import small_training
@@ -30,7 +30,7 @@ def tokenizer(request: pytest.FixtureRequest, store: Store) -> TokenizerRecord:
 
 def test_prompts_are_continued_with_text(place: Place, store: Store, tokenizer: TokenizerRecord) -> None:
     training = small_training(seed=5)
-    model = build_model(training, training.parallel, place, tokenizer.vocabulary_size).eval()
+    model = build_model(training, training.parallel, place, tokenizer.vocabulary_size)[0].eval()
     vocabulary = load_vocabulary(store, tokenizer)
     settings = EvaluationSettings(prompts=("The mill </s>", "def "), sample_tokens=16, temperature=1.0)
     length = training.model.sequence_length

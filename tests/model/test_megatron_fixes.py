@@ -9,14 +9,15 @@ import pytest
 import torch
 from megatron.core import optimizer as megatron_optimizer
 
+from model.build import build_model
 from model.checkpoint import Checkpoints
 from model.data import Documents, TrainingOrder
-from model.gpt import build_model, distribute
-from model.loop import Training, _step
+from model.distribution import distribute
 from model.megatron_fixes import _pad
 from model.optimizer import build_optimizer, build_schedule
 from model.rank import StopRequest
 from model.run import prepare_run
+from model.step import Training, make_step
 from tests.model.small_runs import layout, small_training
 
 
@@ -25,10 +26,10 @@ def training(store, dataset, place, request) -> Training:
     settings = small_training(parallel=layout(overlap=True, bucket_size=3000), seed=len(request.node.name))
     run = prepare_run(store, dataset, "fixes", settings)
     order = TrainingOrder(Documents(store, dataset.split("train")), 64, 1)
-    model = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
-    optimizer = build_optimizer(model, settings)
+    chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
+    optimizer = build_optimizer(chunks, settings)
     schedule = build_schedule(optimizer, settings.optimizer, settings.steps, done=0)
-    return Training(run, place, order, model, optimizer, schedule, Checkpoints(store, run, place))
+    return Training(run, place, order, chunks, optimizer, schedule, Checkpoints(store, run, place))
 
 
 def adam_states(training: Training) -> list[dict]:
@@ -36,10 +37,10 @@ def adam_states(training: Training) -> list[dict]:
 
 
 def make_steps(training: Training, count: int) -> list[float]:
-    return [_step(training, StopRequest())[0]["loss"] for _ in range(count)]
+    return [make_step(training, StopRequest())[0]["loss"] for _ in range(count)]
 
 
-def test_a1_state_can_be_described_before_the_first_step(training) -> None:
+def test_a1_state_can_be_described_before_the_firstmake_step(training) -> None:
     (ours,) = training.optimizer.chained_optimizers
     released = type(ours).__mro__[1]
     with pytest.raises(AssertionError):
@@ -55,7 +56,7 @@ def test_a2_a5_b_moments_and_steps_come_back_as_they_were(training) -> None:
     following = make_steps(training, 2)
     record = training.checkpoints.latest()
     assert record is not None
-    training.checkpoints.load(record, training.model.module, training.optimizer)
+    training.checkpoints.load(record, [chunk.module for chunk in training.chunks], training.optimizer)
     states = adam_states(training)
     for state, before in zip(states, saved, strict=True):
         assert all(torch.equal(state[key], before[key]) for key in ("step", "exp_avg", "exp_avg_sq"))

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import BadInput
-from model.config import Duration, EvaluationSettings, padded_vocabulary, validate_evaluation, validate_layout
+from model.architecture import padded_vocabulary
+from model.config import Duration, EvaluationSettings, validate_evaluation, validate_layout
 from tests.model.small_runs import layout, small_training
 
 

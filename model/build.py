@@ -1,0 +1,28 @@
+"""From settings to this rank's part of a model."""
+
+from typing import Any
+
+from megatron.core.transformer.module import Float16Module
+
+from model.config import TrainingSettings
+from model.gpt import build_gpt, transformer_config
+from model.layout import ParallelSettings
+from model.parallel import Place
+from model.weights import initialise
+
+
+def build_model(
+    training: TrainingSettings, parallel: ParallelSettings, place: Place, vocabulary_size: int
+) -> list[Any]:
+    """Build this rank's part of the model, on its device, with its initial weights.
+
+    The result is a list of chunks, one but for interleaved pipelines. The weights depend on `training.seed` alone:
+    every layout starts as the same model. A chunk called with tokens and position ids [batch, positions] returns
+    logits [batch, positions, padded vocabulary / tensor], or with labels the loss of each token in nats
+    [batch, positions].
+    """
+    config = transformer_config(training, parallel, place.device)
+    model = build_gpt(config, training, place, vocabulary_size)
+    initialise(model, place, training.model, training.seed)
+    model.to(place.device)
+    return [Float16Module(config, model) if training.dtype == "bfloat16" else model]

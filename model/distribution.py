@@ -1,0 +1,33 @@
+"""The data-parallel wrapper: whose gradients are added up, in which type, and when."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from megatron.core.distributed import (
+    DistributedDataParallel,
+    DistributedDataParallelConfig,
+    finalize_model_grads,
+)
+
+from model.layout import ParallelSettings
+
+
+def distribute(chunks: Sequence[Any], parallel: ParallelSettings) -> list[Any]:
+    """Wrap a model's chunks so that their gradients, in float32, are summed over the data-parallel ranks."""
+    settings = DistributedDataParallelConfig(
+        use_distributed_optimizer=True,
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=parallel.overlap,
+        overlap_param_gather=parallel.overlap,
+        bucket_size=parallel.bucket_size if parallel.overlap else None,
+        check_for_nan_in_grad=False,  # the loop looks at the loss and the norm, and says which step it was
+    )
+    config = chunks[0].config
+    distributed = [DistributedDataParallel(config, settings, chunk) for chunk in chunks]
+    config.finalize_model_grads_func = finalize_model_grads
+    if parallel.overlap:
+        several = len(distributed) > 1  # Megatron-Core's schedules want one function for each chunk, or one alone
+        config.no_sync_func = [each.no_sync for each in distributed] if several else distributed[0].no_sync
+        starts = [each.start_param_sync for each in distributed]
+        config.param_sync_func = starts if several else starts[0]
+    return distributed
