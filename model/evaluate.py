@@ -149,7 +149,8 @@ def _open_data(
     """The held-out text, and its likelihood by token frequencies, for which the ranks share the counting."""
     import torch
 
-    from model.data import Documents, verify_shards
+    from model.data.documents import Documents
+    from model.data.shards import verify_shards
     from model.heldout import choose, unigram_nats
 
     if not dataset.tokens("heldout"):

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
-from model.data import Batch, Integers, make_batch
+from model.data.batches import Batch, make_batch
+from model.data.documents import Integers
 from model.parallel import Place
 
 

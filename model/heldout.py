@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data import Documents, Integers, Stream
+from model.data.documents import Documents, Integers, Stream
 from model.forward import run_micro_batches
 from model.parallel import Place
 

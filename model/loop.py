@@ -8,7 +8,9 @@ from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.data import Documents, TrainingOrder, verify_shards
+from model.data.documents import Documents
+from model.data.order import TrainingOrder
+from model.data.shards import verify_shards
 from model.distribution import distribute
 from model.journal import Journal
 from model.optimizer import build_optimizer, build_schedule

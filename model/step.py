@@ -8,7 +8,8 @@ from typing import Any
 
 from infra.errors import RunFailed
 from model.checkpoint import Checkpoints
-from model.data import TrainingOrder, micro_batches
+from model.data.batches import micro_batches
+from model.data.order import TrainingOrder
 from model.forward import run_micro_batches
 from model.parallel import Place
 from model.rank import StopRequest

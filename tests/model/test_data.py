@@ -8,7 +8,10 @@ import pytest
 from infra.errors import BadInput, DamagedData
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.data import Documents, Stream, TrainingOrder, make_batch, micro_batches, verify_shards
+from model.data.batches import make_batch, micro_batches
+from model.data.documents import Documents, Stream
+from model.data.order import TrainingOrder
+from model.data.shards import verify_shards
 from model.heldout import choose, unigram_nats
 
 

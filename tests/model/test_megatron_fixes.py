@@ -11,7 +11,8 @@ from megatron.core import optimizer as megatron_optimizer
 
 from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.data import Documents, TrainingOrder
+from model.data.documents import Documents
+from model.data.order import TrainingOrder
 from model.distribution import distribute
 from model.megatron_fixes import _pad
 from model.optimizer import build_optimizer, build_schedule
