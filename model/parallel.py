@@ -1,13 +1,14 @@
 """Process groups, devices and collectives: the only module that knows Megatron-Core's parallel state.
 
 Every rank starts through `parallel(...)`, which hands out a `Place`: where this rank stands in the layout, and the few
-collectives that the rest of the package needs.
+collectives that the rest of the package needs. It is made of `joined` (the job) and `arranged` (one layout of it); a
+job may arrange itself several times, one layout after the other.
 """
 
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -31,25 +32,52 @@ class Place:
     processes: int
     layout: Layout
     tensor_rank: int
+    pipeline_rank: int
+    context_rank: int
     data_rank: int
     is_first_stage: bool
-    """Whether this rank embeds tokens."""
+    """Whether one of this rank's chunks embeds tokens."""
     is_last_stage: bool
-    """Whether this rank computes the loss."""
+    """Whether one of this rank's chunks computes the loss."""
 
     @property
     def is_reporter(self) -> bool:
         """True on the one rank that writes metrics: among those that compute the loss, the first."""
-        return self.is_last_stage and self.tensor_rank == 0 and self.data_rank == 0
+        return self.holds_loss and self.context_rank == 0 and self.data_rank == 0
 
     @property
     def holds_loss(self) -> bool:
-        """True on one rank of each data-parallel replica."""
+        """True on the ranks whose losses together are those of all predicted tokens, each counted once."""
         return self.is_last_stage and self.tensor_rank == 0
 
+    @property
+    def chunks(self) -> int:
+        """Pieces of the model on each rank: one, but for interleaved pipelines."""
+        return self.layout.virtual_pipeline or 1
+
+    def virtual_stage(self, chunk: int) -> int | None:
+        """What Megatron-Core calls this rank's chunk: its number, or None where there is one alone."""
+        return None if self.layout.virtual_pipeline is None else chunk
+
+    def embeds(self, chunk: int) -> bool:
+        """Whether this rank's chunk is the model's first piece."""
+        return self.is_first_stage and chunk == 0
+
+    def computes_loss(self, chunk: int) -> bool:
+        """Whether this rank's chunk is the model's last piece."""
+        return self.is_last_stage and chunk == self.chunks - 1
+
     def data_group(self) -> Any:
-        """The ranks that hold the same weights."""
+        """The ranks that hold the same weights, experts apart."""
         return parallel_state.get_data_parallel_group(with_context_parallel=True)
+
+    def tensor_group(self) -> Any:
+        """The ranks that share this rank's layers."""
+        return parallel_state.get_tensor_model_parallel_group()
+
+    def context_group(self) -> Any:
+        """The ranks that share this rank's sequences."""
+        return parallel_state.get_context_parallel_group()
 
     def sum_over_all(self, values: list[float]) -> list[float]:
         """Sum each value over all ranks, in float64; every rank gets the same result."""
@@ -68,6 +96,18 @@ class Place:
         dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
+def context_group() -> Any:
+    """The ranks that share the positions of each sequence."""
+    return parallel_state.get_context_parallel_group()
+
+
+def tensor_rank_dropout(dropout: float, config: Any) -> Any:
+    """Around a dropout over heads, of which each tensor-parallel rank has others: random numbers of the rank's own."""
+    if dropout == 0 or config.sequence_parallel:
+        return nullcontext()
+    return tensor_parallel.get_cuda_rng_tracker().fork()
+
+
 @contextmanager
 def parallel(settings: ParallelSettings, seed: int) -> Iterator[Place]:
     """Join the other ranks (as torchrun describes them), and leave them in order at the end.
@@ -81,16 +121,34 @@ def parallel(settings: ParallelSettings, seed: int) -> Iterator[Place]:
             "a job has as many processes as its layout",
             f"Start it with --nproc-per-node {settings.processes}",
         )
+    with joined() as device, arranged(settings, seed, device) as place:
+        yield place
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """Join the other ranks, over NCCL on GPUs and over gloo elsewhere; gives this rank's device."""
     device = _device()
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
-    parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=settings.tensor, pipeline_model_parallel_size=settings.pipeline
-    )
-    _seed(seed)
-    yield _place(device, settings)
+    yield device
     # Only after success: where a rank failed, tearing groups down can wait forever for the others.
-    parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+@contextmanager
+def arranged(settings: ParallelSettings, seed: int, device: torch.device) -> Iterator[Place]:
+    """Form the groups of a layout among the ranks that have joined, and seed the generators of random numbers."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=settings.tensor,
+        pipeline_model_parallel_size=settings.pipeline,
+        virtual_pipeline_model_parallel_size=settings.virtual_pipeline,
+        context_parallel_size=settings.context,
+        expert_model_parallel_size=settings.expert,
+    )
+    place = _place(device, settings)
+    _seed(seed, place)
+    yield place
+    parallel_state.destroy_model_parallel()
 
 
 def _device() -> torch.device:
@@ -102,11 +160,18 @@ def _device() -> torch.device:
     return device
 
 
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    tensor_parallel.model_parallel_cuda_manual_seed(seed)
+def _seed(seed: int, place: Place) -> None:
+    """Seed what dropout draws from.
+
+    Ranks that share a layer draw alike where they hold the same numbers (Megatron-Core's tracker tells them apart where
+    they do not); those that hold other layers, positions or sequences draw differently.
+    """
+    apart = (place.data_rank * place.layout.context + place.context_rank) * place.layout.pipeline + place.pipeline_rank
+    own = seed + 10_000 * apart  # more than lies between the seeds that Megatron-Core makes of one
+    random.seed(own)
+    np.random.seed(own % 2**32)
+    torch.manual_seed(own)
+    tensor_parallel.model_parallel_cuda_manual_seed(own)
 
 
 def _place(device: torch.device, settings: ParallelSettings) -> Place:
@@ -114,8 +179,17 @@ def _place(device: torch.device, settings: ParallelSettings) -> Place:
         device=device,
         rank=dist.get_rank(),
         processes=dist.get_world_size(),
-        layout=Layout(tensor=settings.tensor, pipeline=settings.pipeline, data=settings.data),
+        layout=Layout(
+            tensor=settings.tensor,
+            pipeline=settings.pipeline,
+            virtual_pipeline=settings.virtual_pipeline,
+            context=settings.context,
+            expert=settings.expert,
+            data=settings.data,
+        ),
         tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
+        pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
+        context_rank=parallel_state.get_context_parallel_rank(),
         data_rank=parallel_state.get_data_parallel_rank(),
         is_first_stage=parallel_state.is_pipeline_first_stage(),
         is_last_stage=parallel_state.is_pipeline_last_stage(),

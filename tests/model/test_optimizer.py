@@ -1,9 +1,7 @@
-"""Learning rates and core attention."""
+"""Learning rates."""
 
 import pytest
-import torch
 
-from model.attention import CausalAttention
 from model.config import OptimizerSettings
 from model.optimizer import build_schedule
 
@@ -56,19 +54,3 @@ def test_one_dimensional_weights_do_not_decay() -> None:
     groups = Groups()
     build_schedule(groups, OptimizerSettings(weight_decay=0.1), 10, done=0).step(1)
     assert [group["weight_decay"] for group in groups.param_groups] == [0.1, 0.0]
-
-
-def test_attention_is_softmax_over_earlier_positions() -> None:
-    from types import SimpleNamespace
-
-    random = torch.Generator().manual_seed(0)
-    query = torch.randn(7, 2, 4, 8, generator=random, dtype=torch.float64)
-    key, value = (torch.randn(7, 2, 2, 8, generator=random, dtype=torch.float64) for _ in range(2))
-    attended = CausalAttention(SimpleNamespace())(query, key, value, None)
-    keys, values = key.repeat_interleave(2, 2), value.repeat_interleave(2, 2)
-    scores = torch.einsum("ibhd,jbhd->bhij", query, keys) / 8**0.5
-    scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf)
-    expected = torch.einsum("bhij,jbhd->ibhd", scores.softmax(-1), values).reshape(7, 2, 32)
-    assert torch.allclose(attended, expected)
-    last = CausalAttention(SimpleNamespace())(query[-1:], key, value, None)
-    assert torch.allclose(last, expected[-1:])
