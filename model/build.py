@@ -22,7 +22,8 @@ def build_model(
     [batch, positions].
     """
     config = transformer_config(training, parallel, place.device)
-    model = build_gpt(config, training, place, vocabulary_size)
-    initialise(model, place, training.model, training.seed)
-    model.to(place.device)
-    return [Float16Module(config, model) if training.dtype == "bfloat16" else model]
+    chunks = [build_gpt(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
+    for chunk in chunks:
+        initialise(chunk, place, training.model, training.seed)
+        chunk.to(place.device)
+    return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks

@@ -1,8 +1,9 @@
-"""The data-parallel wrapper: whose gradients are added up, in which type, and when."""
+"""What a layout asks of Megatron-Core: options of its layers, and the wrapper that adds gradients up over replicas."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from megatron.core.distributed import (
     DistributedDataParallel,
     DistributedDataParallelConfig,
@@ -10,6 +11,24 @@ from megatron.core.distributed import (
 )
 
 from model.layout import ParallelSettings
+
+
+def layout_options(parallel: ParallelSettings, device: torch.device) -> dict[str, Any]:
+    """Fields of Megatron-Core's TransformerConfig that say how a model is spread over processes."""
+    interleaved = parallel.virtual_pipeline is not None
+    return {
+        "tensor_model_parallel_size": parallel.tensor,
+        "sequence_parallel": parallel.sequence_parallel,
+        "pipeline_model_parallel_size": parallel.pipeline,
+        "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
+        "context_parallel_size": parallel.context,
+        "expert_model_parallel_size": parallel.expert,
+        "batch_p2p_sync": device.type == "cuda",
+        # With two stages, what comes from the one neighbour and what comes from the other come from the same rank:
+        # batched, Megatron-Core's interleaved schedule confuses them without any error.
+        "overlap_p2p_comm": interleaved,
+        "batch_p2p_comm": not interleaved,
+    }
 
 
 def distribute(chunks: Sequence[Any], parallel: ParallelSettings) -> list[Any]:

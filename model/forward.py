@@ -1,15 +1,17 @@
 """Micro-batches through the pipeline, forwards and perhaps backwards: what training and evaluation have in common."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
+from model.context import own_positions
 from model.data.batches import Batch, make_batch
 from model.data.documents import Integers
-from model.parallel import Place
+from model.parallel import Place, context_group
 
 
 def run_micro_batches(
@@ -17,10 +19,13 @@ def run_micro_batches(
 ) -> tuple[float, int]:
     """Run micro-batches of equal size (rows of at most length + 1 tokens) and return the loss.
 
-    The result, the sum in nats over predicted tokens and their number, is this replica's own: the caller adds it up
-    over all ranks, among which all but one of each replica return zero. With `backward`, gradients are left in the
+    The result, the sum in nats over predicted tokens and their number, is this rank's own part: the caller adds it up
+    over all ranks, of which those that do not hold the loss return zero. With `backward`, gradients are left in the
     model's buffers, divided by the number of tokens in the global batch.
     """
+    if not backward:
+        # The interleaved schedule takes as many at a time as there are stages. Empty rows are masked.
+        rows = [*rows, *[[rows[0][0][:0]] * len(rows[0])] * (-len(rows) % _micro_batches_at_once(place))]
     reported = get_forward_backward_func()(
         forward_step_func=_forward,
         data_iterator=[_batches(rows, length, place) for _ in chunks],
@@ -36,9 +41,20 @@ def run_micro_batches(
     return loss, int(tokens)
 
 
+def _micro_batches_at_once(place: Place) -> int:
+    return 1 if place.layout.virtual_pipeline is None else place.layout.pipeline
+
+
 def _batches(rows: Sequence[Sequence[Integers]], length: int, place: Place) -> Iterator[Batch]:
     for each in rows:
-        yield make_batch(each, length, place.device)
+        yield own_part(make_batch(each, length, place.device))
+
+
+def own_part(batch: Batch) -> Batch:
+    """The positions of a batch that are this context rank's; documents stay those of the whole sequence."""
+    group = context_group()
+    names = ("tokens", "labels", "positions", "mask")
+    return replace(batch, **{name: own_positions(getattr(batch, name), 1, group) for name in names})
 
 
 def _forward(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:

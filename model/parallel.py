@@ -71,14 +71,6 @@ class Place:
         """The ranks that hold the same weights, experts apart."""
         return parallel_state.get_data_parallel_group(with_context_parallel=True)
 
-    def tensor_group(self) -> Any:
-        """The ranks that share this rank's layers."""
-        return parallel_state.get_tensor_model_parallel_group()
-
-    def context_group(self) -> Any:
-        """The ranks that share this rank's sequences."""
-        return parallel_state.get_context_parallel_group()
-
     def sum_over_all(self, values: list[float]) -> list[float]:
         """Sum each value over all ranks, in float64; every rank gets the same result."""
         total = torch.tensor(values, dtype=torch.float64, device=self.device)

@@ -35,6 +35,10 @@ class Layout(Settings):
 
     tensor: int
     pipeline: int
+    virtual_pipeline: int | None = None
+    context: int = 1
+    expert: int = 1
+    """Of the data and context processes."""
     data: int
 
 

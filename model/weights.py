@@ -52,4 +52,4 @@ def count_parameters(chunks: Sequence[Any], place: Place) -> int:
         if (getattr(parameter, "tensor_model_parallel", False) or place.tensor_rank == 0)
         and not (getattr(parameter, "shared", False) and not place.is_first_stage)
     )
-    return int(place.sum_over_all([own if place.data_rank == 0 else 0])[0])
+    return int(place.sum_over_all([own if place.data_rank == place.context_rank == 0 else 0])[0])
