@@ -93,7 +93,8 @@ class CoreAttention(MegatronModule):
         dropout = self._dropout if self.training else 0.0
         plain = mask is None and self._window is None
         if not plain and query.is_cuda and dropout == 0 and (mask is None or mask.ndim == 2):
-            blocks = self.config.block_masks.of(self._visible(mask, start), mask, query, key, start, self._window)
+            shared_masks: Any = self.config
+            blocks = shared_masks.block_masks.of(self._visible(mask, start), mask, query, key, start, self._window)
             attended = _fused_flex(*heads_first, block_mask=blocks, scale=self._scale, enable_gqa=shared)
         else:
             bias, causal = self._dense(query, key, mask, start)

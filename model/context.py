@@ -2,7 +2,7 @@
 
 With c ranks a sequence of 2 c s positions is cut into 2 c chunks of s; rank r holds chunks r and 2 c - 1 - r, so that
 under causal attention all have the same work (Megatron-Core's order, by which its rotary positions are cut too).
-Queries stay where they are; keys and values are gathered from all ranks, and their gradients come back by a reduce-scatter.
+Queries stay where they are; keys and values are gathered from all ranks; their gradients come back by a reduce-scatter.
 """
 
 from typing import Any
