@@ -9,30 +9,32 @@ import torch
 from megatron.core.pipeline_parallel import get_forward_backward_func
 
 from model.context import own_positions
-from model.data.batches import Batch, make_batch
-from model.data.documents import Integers
+from model.data.batches import Batch
 from model.parallel import Place, context_group
 
 
 def run_micro_batches(
-    chunks: Sequence[Any], rows: Sequence[Sequence[Integers]], length: int, place: Place, *, backward: bool
+    chunks: Sequence[Any], batches: Sequence[Batch], place: Place, *, backward: bool
 ) -> tuple[float, int]:
-    """Run micro-batches of equal size (rows of at most length + 1 tokens) and return the loss.
+    """Run micro-batches of equal shape and return the loss.
 
     The result, the sum in nats over predicted tokens and their number, is this rank's own part: the caller adds it up
     over all ranks, of which those that do not hold the loss return zero. With `backward`, gradients are left in the
     model's buffers, divided by the number of tokens in the global batch.
     """
     if not backward:
-        # The interleaved schedule takes as many at a time as there are stages. Empty rows are masked.
-        rows = [*rows, *[[rows[0][0][:0]] * len(rows[0])] * (-len(rows) % _micro_batches_at_once(place))]
+        # The interleaved schedule takes as many at a time as there are stages; what is added does not count.
+        nothing = replace(batches[0], mask=torch.zeros_like(batches[0].mask))
+        batches = [*batches, *[nothing] * (-len(batches) % _micro_batches_at_once(place))]
+    own = [own_part(each) for each in batches]
+    sequences, length = batches[0].tokens.shape
     reported = get_forward_backward_func()(
         forward_step_func=_forward,
-        data_iterator=[_batches(rows, length, place) for _ in chunks],
+        data_iterator=[iter(own) for _ in chunks],
         model=list(chunks),
-        num_microbatches=len(rows),
+        num_microbatches=len(own),
         seq_length=length,
-        micro_batch_size=len(rows[0]),
+        micro_batch_size=sequences,
         forward_only=not backward,
     )
     if not place.holds_loss:
@@ -45,11 +47,6 @@ def _micro_batches_at_once(place: Place) -> int:
     return 1 if place.layout.virtual_pipeline is None else place.layout.pipeline
 
 
-def _batches(rows: Sequence[Sequence[Integers]], length: int, place: Place) -> Iterator[Batch]:
-    for each in rows:
-        yield own_part(make_batch(each, length, place.device))
-
-
 def own_part(batch: Batch) -> Batch:
     """The positions of a batch that are this context rank's; documents stay those of the whole sequence."""
     group = context_group()
@@ -59,8 +56,8 @@ def own_part(batch: Batch) -> Batch:
 
 def _forward(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
     batch = next(batches)
-    # No attention mask: the attention is causal by itself.
-    output = model(batch.tokens, batch.positions, None, labels=batch.labels)
+    # The attention is causal by itself; in the place of a mask it takes the documents that may not see one another.
+    output = model(batch.tokens, batch.positions, batch.documents, labels=batch.labels)
     return output, partial(_loss, batch.mask)
 
 

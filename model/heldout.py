@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from model.data.batches import make_batch
 from model.data.documents import Documents, Integers, Stream
 from model.forward import run_micro_batches
 from model.parallel import Place
@@ -69,8 +70,8 @@ def model_nats(chunks: Sequence[Any], held_out: HeldOut, length: int, micro: int
         chunk.eval()
     with torch.no_grad():
         for start in range(0, len(batches), _MICRO_BATCHES_AT_ONCE):
-            part = batches[start : start + _MICRO_BATCHES_AT_ONCE]
-            more_nats, more_tokens = run_micro_batches(chunks, part, length, place, backward=False)
+            part = [make_batch(rows, length, place.device) for rows in batches[start : start + _MICRO_BATCHES_AT_ONCE]]
+            more_nats, more_tokens = run_micro_batches(chunks, part, place, backward=False)
             nats, tokens = nats + more_nats, tokens + more_tokens
     total, counted = place.sum_over_all([nats, tokens])
     assert int(counted) == held_out.tokens, (counted, held_out.tokens)

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.errors import RunFailed
 from model.checkpoint import Checkpoints
-from model.data.batches import micro_batches
+from model.data.batches import make_batch, micro_batches
 from model.data.order import TrainingOrder
 from model.forward import run_micro_batches
 from model.parallel import Place
@@ -86,7 +86,8 @@ def _forward_backward(training: Training, stop: StopRequest) -> tuple[float, boo
         rank=place.data_rank,
         ranks=place.layout.data,
     )
-    loss, tokens = run_micro_batches(training.chunks, list(rows), settings.model.sequence_length, place, backward=True)
+    batches = [make_batch(each, settings.model.sequence_length, place.device) for each in rows]
+    loss, tokens = run_micro_batches(training.chunks, batches, place, backward=True)
     # One collective for both, because the ranks must also agree on the step after which they stop.
     total, count, stopping = place.sum_over_all([loss, tokens, stop.requested])
     return total / count, stopping > 0

@@ -19,6 +19,9 @@ class Batch:
     positions: torch.Tensor
     mask: torch.Tensor
     """1 where the label counts, 0 on padding; float32."""
+    documents: torch.Tensor | None = None
+    """int32, numbers of the documents in each sequence, -1 on padding: a position sees its own document only. None
+    lets documents see one another."""
 
 
 def make_batch(rows: Sequence[Integers], length: int, device: torch.device) -> Batch:
