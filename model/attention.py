@@ -57,6 +57,7 @@ class CoreAttention(MegatronModule):
         windowed = is_layer_window_attention(config.window_size, config.window_attn_skip_freq, layer_number)
         self._window: int | None = config.window_size[0] if windowed else None
         self._context = context_group()
+        self._context_size = self._context.size()
 
     def forward(
         self,
@@ -72,7 +73,7 @@ class CoreAttention(MegatronModule):
         the result is [positions, batch, heads * width]. Under context parallelism the positions are this rank's two
         chunks of the sequence, see `model.context`.
         """
-        if self._context.size() == 1:
+        if self._context_size == 1:
             attended = self._attend(query, key, value, attention_mask, key.shape[0] - query.shape[0])
         else:
             key, value = gather_keys_and_values(key, value, self._context)

@@ -4,6 +4,7 @@ from typing import Any
 
 from megatron.core.transformer.module import Float16Module
 
+from model import megatron_gpu
 from model.config import TrainingSettings
 from model.gpt import build_gpt, transformer_config
 from model.layout import ParallelSettings
@@ -12,18 +13,21 @@ from model.weights import initialise
 
 
 def build_model(
-    training: TrainingSettings, parallel: ParallelSettings, place: Place, vocabulary_size: int
+    training: TrainingSettings, parallel: ParallelSettings, place: Place, vocabulary_size: int, *, draw: bool = True
 ) -> list[Any]:
     """Build this rank's part of the model, on its device, with its initial weights.
 
     The result is a list of chunks, one but for interleaved pipelines. The weights depend on `training.seed` alone:
     every layout starts as the same model. A chunk called with tokens and position ids [batch, positions] returns
     logits [batch, positions, padded vocabulary / tensor], or with labels the loss of each token in nats
-    [batch, positions].
+    [batch, positions]. Without `draw` the weights are any, for those that will be loaded.
     """
     config = transformer_config(training, parallel, place.device)
     chunks = [build_gpt(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
     for chunk in chunks:
-        initialise(chunk, place, training.model, training.seed)
+        if draw:
+            initialise(chunk, place, training.model, training.seed)
         chunk.to(place.device)
+        if training.compiled and place.device.type == "cuda":
+            megatron_gpu.compile_layers(chunk)
     return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks

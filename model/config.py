@@ -81,6 +81,8 @@ class TrainingSettings(Settings):
     """Sequences that go through the layers at once in one process."""
     parallel: ParallelSettings = operational(ParallelSettings())
     """How the work is spread over processes."""
+    compiled: bool = operational(True)
+    """Whether layers are compiled (torch.compile) on GPUs: some minutes at the start, then faster steps."""
     checkpoint: CheckpointSettings = operational(CheckpointSettings())
     """When training state is written."""
     log_every: int = operational(10, ge=1)

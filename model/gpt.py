@@ -59,11 +59,11 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
         bf16=training.dtype == "bfloat16",
         use_cpu_initialization=not on_gpu,
         # These need CUDA; the two fusions are torch.compile.
+        gradient_accumulation_fusion=on_gpu,  # see model.megatron_gpu
         bias_activation_fusion=on_gpu,
         bias_dropout_fusion=on_gpu,
         # These need Transformer Engine or Apex.
         masked_softmax_fusion=False,
-        gradient_accumulation_fusion=False,
         persist_layer_norm=False,
         apply_rope_fusion=False,
         calculate_per_token_loss=True,

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infra.errors import BadInput
 from model.layout import ParallelSettings
@@ -113,8 +114,14 @@ def parallel(settings: ParallelSettings, seed: int) -> Iterator[Place]:
             "a job has as many processes as its layout",
             f"Start it with --nproc-per-node {settings.processes}",
         )
-    with joined() as device, arranged(settings, seed, device) as place:
+    with fastest_attention(), joined() as device, arranged(settings, seed, device) as place:
         yield place
+
+
+def fastest_attention() -> Any:
+    """Prefer cuDNN's attention: on Hopper it is about a fifth faster than the FlashAttention that PyTorch brings."""
+    kernels = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(kernels, set_priority=True)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from infra.launch import reporting_failures
-from model import megatron_cpu
+from model import megatron_cpu, megatron_gpu
 
 
 class StopRequest:
@@ -37,4 +37,5 @@ def rank_process() -> Iterator[None]:
     quiet_libraries()
     with reporting_failures():
         megatron_cpu.install()
+        megatron_gpu.install()
         yield
