@@ -87,6 +87,7 @@ def settings(arguments: argparse.Namespace) -> tuple[TrainingSettings, int]:
         micro_batch_size=arguments.micro,
         global_batch_size=arguments.micro * arguments.accumulate * layout.data,
         duration=Duration(steps=1000),
+        compiled=not arguments.no_compile,
         dtype=arguments.dtype,
     )
     return training, vocabulary
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace, training: TrainingSettings, vocabulary: i
     from model.forward import run_micro_batches
     from model.optimizer import build_optimizer
 
-    chunks = distribute(build_model(training, training.parallel, place, vocabulary), training.parallel)
+    chunks = distribute(build_model(training, training.parallel, place, vocabulary, draw=False), training.parallel)
     optimizer = build_optimizer(chunks, training)
     random = np.random.RandomState(place.data_rank)
     length = training.model.sequence_length
