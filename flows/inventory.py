@@ -91,7 +91,7 @@ def _runs(store: Store) -> list[RunEntry]:
                 RunEntry(
                     folder=folder,
                     dataset=f"{record.dataset}/{record.dataset_version}",
-                    steps=record.training.steps,
+                    steps=record.steps,
                     finished=summary is not None,
                     last_loss=None if summary is None else summary.loss.last,
                 )

@@ -3,21 +3,26 @@
 A *step* is one update of the weights over one global batch.
 """
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from infra.errors import BadInput
 from infra.settings import Settings, operational
-from model.architecture import ModelSettings, check_divides, check_model
+from model.architecture import ModelSettings, check_model
+from model.duration import BatchRamp, BatchSizes, Duration, check_batches
+from model.flops import body_parameters
 from model.layout import ParallelSettings, check_parallel
 
 
 class OptimizerSettings(Settings):
-    """AdamW (arXiv:1711.05101) with warm-up and a schedule; one-dimensional weights are not decayed."""
+    """Updates by AdamW or Muon with warm-up and a schedule; only matrices decay, norms and biases do not."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """adamw (arXiv:1711.05101), its state spread over the data processes; or muon (arXiv:2502.16982) for the matrices
+    of the layers and adamw for embeddings, output layer, norms and biases, its state whole in each data process."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Highest learning rate, reached at the end of the warm-up."""
+    """Highest learning rate, reached at the end of the warm-up; muon's updates have the size of adamw's."""
     min_learning_rate: float = Field(default=1e-4, ge=0)
     """Learning rate at the last step; the constant schedule ignores it."""
     schedule: Literal["cosine", "linear", "constant", "inverse-square-root", "warmup-stable-decay"] = "cosine"
@@ -25,7 +30,9 @@ class OptimizerSettings(Settings):
     warmup_steps: int = Field(default=100, ge=0)
     """Steps over which the learning rate rises linearly; 0 starts at learning_rate."""
     decay_fraction: float = Field(default=0.2, gt=0, le=1)
-    """Last part of the steps over which warmup-stable-decay falls linearly; the other schedules ignore it."""
+    """Last part of the steps over which warmup-stable-decay falls; the other schedules ignore it."""
+    decay_shape: Literal["linear", "cosine", "square-root"] = "linear"
+    """How warmup-stable-decay falls: square-root is 1 - sqrt of the part done (arXiv:2405.18392)."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Part of a weight that is taken away at each step, times the learning rate."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -36,6 +43,28 @@ class OptimizerSettings(Settings):
     """Added to the root of the running mean of squared gradients."""
     clip_gradient_norm: float | None = Field(default=1.0, gt=0)
     """Largest norm of the whole gradient; unset does not clip."""
+    muon_momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of muon's sum of gradients, which is used as in Nesterov's method."""
+
+
+class LossSettings(Settings):
+    """What is added to the cross entropy; the loss that is reported is the cross entropy alone."""
+
+    z_loss: float = Field(default=0.0, ge=0)
+    """Weight of the squared log-sum-exp of the logits, which keeps them near zero; 1e-4 in PaLM (arXiv:2204.02311)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Part of each label that is spread evenly over the whole vocabulary (arXiv:1512.00567)."""
+
+
+class ProfileSettings(Settings):
+    """A trace of some steps by torch's profiler, for chrome://tracing or Perfetto, in the run's folder `profile/`."""
+
+    first_step: int = operational(10, ge=1)
+    """First step that is traced; compiling and other first-time work is over after a few."""
+    steps: int = operational(2, ge=1, le=100)
+    """Steps that are traced; each takes megabytes."""
+    all_ranks: bool = operational(False)
+    """Whether every process writes a trace, or only the one that reports."""
 
 
 class CheckpointSettings(Settings):
@@ -47,21 +76,6 @@ class CheckpointSettings(Settings):
     """Newest checkpoints that are kept; unset keeps all."""
 
 
-class Duration(Settings):
-    """How long to train: exactly one of the fields."""
-
-    steps: int | None = Field(default=None, ge=1)
-    """Updates of the weights."""
-    tokens: int | None = Field(default=None, ge=1)
-    """Predicted tokens, rounded up to whole steps."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if (self.steps is None) == (self.tokens is None):
-            raise ValueError("give exactly one of duration.steps and duration.tokens")
-        return self
-
-
 class TrainingSettings(Settings):
     """A training run. What is not operational decides the weights and names the run's folder."""
 
@@ -69,10 +83,14 @@ class TrainingSettings(Settings):
     """Shape of the model."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Updates of the weights."""
+    loss: LossSettings = LossSettings()
+    """What is made small."""
     duration: Duration = Duration(steps=10_000)
     """How long to train."""
     global_batch_size: int = Field(default=64, ge=1)
     """Sequences in each step, over all processes."""
+    batch_ramp: BatchRamp | None = None
+    """Smaller batches at first; unset has none. The learning rate goes by steps, whatever their size."""
     seed: int = Field(default=1234, ge=0, lt=2**31)
     """Seed of the initial weights and of the order of the data."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -90,18 +108,29 @@ class TrainingSettings(Settings):
     verify_shards: bool = operational(True)
     """Whether every token shard's SHA-256 is checked before training; sizes are checked always."""
 
+    profile: ProfileSettings | None = operational(None)
+    """Steps to trace; unset traces none."""
+    peak_tflops: float | None = operational(None, gt=0)
+    """Peak of one device in dense TFLOP/s for `dtype`; unset looks it up by the device's name."""
+
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that are predicted in one step."""
+        """Tokens in a step of full size."""
         return self.global_batch_size * self.model.sequence_length
 
     @property
-    def steps(self) -> int:
-        """Steps of the whole run."""
-        if self.duration.steps is not None:
-            return self.duration.steps
-        assert self.duration.tokens is not None
-        return -(-self.duration.tokens // self.tokens_per_step)
+    def batches(self) -> BatchSizes:
+        """Sequences in each step."""
+        return BatchSizes(self.global_batch_size, self.batch_ramp)
+
+    def planned_steps(self, train_tokens: int) -> int:
+        """Steps of the whole run on a training split of so many tokens."""
+        samples = self.duration.samples(
+            sequence_length=self.model.sequence_length,
+            train_tokens=train_tokens,
+            parameters=body_parameters(self.model, active=True),
+        )
+        return self.batches.steps(samples) if samples is not None else self.duration.steps or 1
 
 
 class EvaluationSettings(Settings):
@@ -133,13 +162,9 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput a model or layout that cannot work, before any process starts."""
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
-    share = settings.micro_batch_size * settings.parallel.data
-    check_divides(
-        "global_batch_size",
-        settings.global_batch_size,
-        f"micro_batch_size x data processes = {settings.micro_batch_size} x {settings.parallel.data}",
-        share,
-    )
+    data = settings.parallel.data
+    name = f"micro_batch_size x data processes = {settings.micro_batch_size} x {data}"
+    check_batches(settings.batches, settings.micro_batch_size * data, name)
 
 
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:

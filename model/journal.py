@@ -16,7 +16,7 @@ class Journal:
 
     def __init__(self, store: Store, run: RunRecord, step: int) -> None:
         self._run_dir = store.local_path(run.folder)
-        self._log_every, self._steps = run.training.log_every, run.training.steps
+        self._log_every, self._steps = run.training.log_every, run.steps
         earlier = truncate_metrics(self._run_dir, step)
         self._file: IO[str] = (self._run_dir / "metrics.jsonl").open("a")
         self._tracked = load_launch(store, run).tracked

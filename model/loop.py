@@ -72,7 +72,7 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
         order,
         chunks,
         optimizer,
-        build_schedule(optimizer, settings.optimizer, settings.steps, done),
+        build_schedule(optimizer, settings.optimizer, run.steps, done),
         checkpoints,
         step=done,
         consumed_samples=record.consumed_samples if record else 0,
@@ -83,13 +83,14 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
 
 def _announce(training: Training, parameters: int) -> None:
     settings, layout = training.run.training, training.place.layout
-    samples = settings.steps * settings.global_batch_size
+    steps = training.run.steps
+    samples = settings.batches.samples(steps)
     logger.info(
         "%s: %s parameters, %s tokens in %d steps (%.1f epochs), tensor %d x pipeline %d x data %d, from step %d",
         training.run.folder,
         f"{parameters:,}",
-        f"{settings.steps * settings.tokens_per_step:,}",
-        settings.steps,
+        f"{samples * settings.model.sequence_length:,}",
+        steps,
         samples / training.order.samples_per_epoch,
         layout.tensor,
         layout.pipeline,
@@ -102,11 +103,11 @@ def _loop(training: Training, journal: Journal | None, stop: StopRequest, starte
     """Make steps until the run is complete (True) or a rank was asked to stop (False); a checkpoint ends both."""
     settings = training.run.training
     every = settings.checkpoint.every_steps
-    while training.step < settings.steps:
+    while training.step < training.run.steps:
         row, stopping = make_step(training, stop)
         if journal:
             journal.add(row)
-        if stopping and training.step < settings.steps:
+        if stopping and training.step < training.run.steps:
             training.save(started)
             return False
         if every is not None and training.step % every == 0:

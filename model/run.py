@@ -52,6 +52,8 @@ class RunRecord(Manifest):
     dataset_manifest: str
     """Path of the dataset's manifest, relative to the root."""
     vocabulary_size: int
+    train_tokens: int
+    """Tokens of the dataset's training split."""
     training: TrainingSettings
     fingerprint: str
 
@@ -59,6 +61,11 @@ class RunRecord(Manifest):
     def folder(self) -> str:
         """Folder of the run, relative to the root."""
         return f"runs/{self.name}/{self.dataset_version}-{self.fingerprint}"
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.training.planned_steps(self.train_tokens)
 
 
 class LaunchRecord(Manifest):
@@ -151,6 +158,7 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         dataset_fingerprint=dataset.fingerprint,
         dataset_manifest=f"{dataset.folder}/manifest.json",
         vocabulary_size=dataset.tokenizer.vocabulary_size,
+        train_tokens=dataset.tokens("train"),
         training=training,
         fingerprint=run_fingerprint(training, dataset.fingerprint),
     )

@@ -29,7 +29,7 @@ def training(store, dataset, place, request) -> Training:
     order = TrainingOrder(Documents(store, dataset.split("train")), 64, 1)
     chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
-    schedule = build_schedule(optimizer, settings.optimizer, settings.steps, done=0)
+    schedule = build_schedule(optimizer, settings.optimizer, settings.duration.steps or 1, done=0)
     return Training(run, place, order, chunks, optimizer, schedule, Checkpoints(store, run, place))
 
 

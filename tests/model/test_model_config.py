@@ -55,7 +55,7 @@ def test_duration_is_exactly_one_of_steps_and_tokens() -> None:
     for wrong in ({}, {"steps": 1, "tokens": 1}):
         with pytest.raises(ValidationError, match="exactly one"):
             Duration(**wrong)
-    assert small_training(duration=Duration(tokens=8 * 64 * 3 + 1)).steps == 4
+    assert small_training(duration=Duration(tokens=8 * 64 * 3 + 1)).planned_steps(0) == 4
 
 
 def test_vocabulary_is_padded_alike_for_every_layout() -> None:
