@@ -6,7 +6,6 @@ from flows.config import DatasetSettings, PipelineSettings
 from flows.sample import sample_source
 from infra.errors import BadInput
 from model.config import (
-    CheckpointSettings,
     Duration,
     EvaluationSettings,
     ModelSettings,
@@ -14,6 +13,7 @@ from model.config import (
     ParallelSettings,
     TrainingSettings,
 )
+from model.safety import CheckpointSettings
 from tasks.config import CorpusSettings
 from tasks.filters import FilterSettings
 from tasks.quality.c4 import C4Settings

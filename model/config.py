@@ -13,6 +13,7 @@ from model.architecture import ModelSettings, check_model
 from model.duration import BatchRamp, BatchSizes, Duration, check_batches
 from model.flops import body_parameters
 from model.layout import ParallelSettings, check_parallel
+from model.safety import CheckpointSettings, HealthSettings
 
 
 class OptimizerSettings(Settings):
@@ -67,15 +68,6 @@ class ProfileSettings(Settings):
     """Whether every process writes a trace, or only the one that reports."""
 
 
-class CheckpointSettings(Settings):
-    """When training state is written."""
-
-    every_steps: int | None = operational(1000, ge=1)
-    """Steps between checkpoints; unset writes only the last."""
-    keep: int | None = operational(2, ge=1)
-    """Newest checkpoints that are kept; unset keeps all."""
-
-
 class TrainingSettings(Settings):
     """A training run. What is not operational decides the weights and names the run's folder."""
 
@@ -102,7 +94,9 @@ class TrainingSettings(Settings):
     compiled: bool = operational(True)
     """Whether layers are compiled (torch.compile) on GPUs: some minutes at the start, then faster steps."""
     checkpoint: CheckpointSettings = operational(CheckpointSettings())
-    """When training state is written."""
+    """When and how training state is written."""
+    health: HealthSettings = operational(HealthSettings())
+    """What is held for unhealthy, and what is done about it."""
     log_every: int = operational(10, ge=1)
     """Steps between progress lines and between deliveries of metrics to MLflow."""
     verify_shards: bool = operational(True)

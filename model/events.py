@@ -2,13 +2,13 @@
 
     events.jsonl      in the run's folder; one line for each event, on disk before training goes on
 
-The samples that training sees are those of the data's order without the skipped ones. This list is all that a resumed
-run needs in order to leave out the same: it holds for whatever checkpoint the run goes on from.
+The samples that training sees are those of the data's order without the skipped ones (see model.data.skips). This
+record is all that a resumed run needs in order to leave out the same, from whatever checkpoint it goes on.
 """
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,15 +16,9 @@ from pydantic import ValidationError
 
 from infra.settings import Settings
 from infra.store import sync_path
+from model.data.skips import Skips
 
 Kind = Literal["loss not finite", "gradient norm not finite", "loss spike", "straggler"]
-
-
-class SkippedSamples(Settings):
-    """Samples that training leaves out, by their place in the data's order."""
-
-    first: int
-    count: int
 
 
 class Event(Settings):
@@ -38,14 +32,12 @@ class Event(Settings):
     limit: float | None = None
     """What it was compared with."""
     action: Literal["report", "stop", "skip", "rollback"]
-    first_sample: int | None = None
-    """Place in the data's order of the batch's first sample."""
-    samples: int = 0
-    """Samples in the batch."""
+    places: tuple[int, int] | None = None
+    """The batch's places in the data's order, the end excluded."""
     documents: tuple[str, ...] = ()
     """Documents in the batch, as far as they are named."""
-    skipped: SkippedSamples | None = None
-    """What is left out from now on."""
+    skips: Skips | None = None
+    """All that the run leaves out from now on; none where the event changed nothing of it."""
     back_to: int | None = None
     """Step of the checkpoint that a rollback goes back to."""
     detail: str = ""
@@ -77,26 +69,9 @@ def append_event(run_dir: Path, event: Event) -> None:
     sync_path(run_dir)
 
 
-def skipped_samples(events: Iterable[Event]) -> tuple[SkippedSamples, ...]:
-    """The ranges that events leave out, in order, those that overlap or touch made into one."""
-    merged: list[SkippedSamples] = []
-    for each in sorted((event.skipped for event in events if event.skipped), key=lambda each: each.first):
-        before = merged[-1] if merged else None
-        if before and each.first <= before.first + before.count:
-            end = max(before.first + before.count, each.first + each.count)
-            merged[-1] = SkippedSamples(first=before.first, count=end - before.first)
-        else:
-            merged.append(each)
-    return tuple(merged)
-
-
-def place_in_order(index: int, skipped: Sequence[SkippedSamples]) -> int:
-    """Place in the data's order of the sample that training sees as its `index`-th, given ranges in order."""
-    for each in skipped:
-        if index < each.first:
-            break
-        index += each.count
-    return index
+def current_skips(events: Iterable[Event]) -> Skips:
+    """What the run leaves out after these events."""
+    return next((event.skips for event in reversed(list(events)) if event.skips is not None), ())
 
 
 def json_number(value: float) -> float | str:
