@@ -10,6 +10,7 @@ from pydantic import Field
 from infra.errors import BadInput
 from infra.settings import Settings, operational
 from model.architecture import ModelSettings, check_model
+from model.data.settings import DataSettings
 from model.duration import BatchRamp, BatchSizes, Duration, check_batches
 from model.flops import body_parameters
 from model.layout import ParallelSettings, check_parallel
@@ -77,6 +78,8 @@ class TrainingSettings(Settings):
     """Updates of the weights."""
     loss: LossSettings = LossSettings()
     """What is made small."""
+    data: DataSettings = DataSettings()
+    """What text is trained on, and how samples are made of it."""
     duration: Duration = Duration(steps=10_000)
     """How long to train."""
     global_batch_size: int = Field(default=64, ge=1)
