@@ -84,6 +84,30 @@ class Place:
         dist.all_reduce(total)
         return total.cpu()
 
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value, in order, on rank 0; None on the others."""
+        values: list[Any] | None = [None] * self.processes if self.rank == 0 else None
+        dist.gather_object(value, values)
+        return values
+
+    def scatter(self, values: list[Any] | None) -> Any:
+        """The value that rank 0 has for this rank."""
+        own: list[Any] = [None]
+        dist.scatter_object_list(own, values)
+        return own[0]
+
+    def gather_everywhere(self, value: Any) -> list[Any]:
+        """Every rank's value, in order, on every rank."""
+        values: list[Any] = [None] * self.processes
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value."""
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
     def wait_for_all(self) -> None:
         """Return when every rank has come here."""
         dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
