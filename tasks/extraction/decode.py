@@ -4,6 +4,7 @@ The order is that of the HTML standard: byte order mark, HTTP header, meta eleme
 """
 
 import codecs
+from functools import lru_cache
 
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 
@@ -18,7 +19,12 @@ def decode(payload: bytes, charset: str | None) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if payload.startswith(mark):
             return payload[len(mark) :].decode(encoding, "replace")
-    known = map_encoding_to_html5(charset.strip("\"' "), False) if charset else None
-    known = known or detect_encoding(payload, from_html_meta=True) or "utf-8"
+    known = (_known_encoding(charset) if charset else None) or detect_encoding(payload, from_html_meta=True) or "utf-8"
     # Without fallbacks: one bad byte must not turn a whole UTF-8 page into Windows-1252.
     return bytes_to_str(payload, known, errors="replace", fallback_encodings=())
+
+
+@lru_cache(maxsize=256)
+def _known_encoding(charset: str) -> str | None:
+    """The WHATWG encoding that a header names, if there is one; looking it up costs as much as decoding a page."""
+    return map_encoding_to_html5(charset.strip("\"' "), False)

@@ -13,13 +13,14 @@ the same item again. A fork costs some 20 ms until its memory is its own, so one
 """
 
 import faulthandler
-import fcntl
 import gc
+import mmap
 import os
 import pickle
 import resource
 import select
 import signal
+import struct
 import sys
 import tempfile
 import warnings
@@ -34,8 +35,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 _OUT_OF_MEMORY = 71  # exit status of a child in which Python itself could not allocate
 _WATCH_SECONDS = 0.1
-_LENGTH_BYTES = 8
-_PIPE_BYTES = 1 << 20  # a page or its text in one go; Linux gives a pipe 64 KiB by itself
+_HEADER = struct.Struct("<QQ")  # bytes of a value in shared memory and in the pipe: one of them is 0
+_SHARED_BYTES = 1 << 24  # a page or its text, nearly always
 
 
 @dataclass(frozen=True)
@@ -106,40 +107,39 @@ class Child:
         self._limits = limits
         self._ended: Failure | None = None  # why this side ended it
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
-        questions, self._questions = _pipe()
-        self._answers, answers = _pipe()
+        self._questions, self._answers = Channel(), Channel()
         parent = os.getpid()
         with warnings.catch_warnings():
             # From 3.12 on Python warns of forks of threads. The child only parses: it takes no lock of theirs.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._pid = os.fork()
         if self._pid == 0:
-            os.close(self._questions)
-            os.close(self._answers)
-            _work(function, limits, questions, answers, self._errors.fileno(), parent)
-        os.close(questions)
-        os.close(answers)
+            self._questions.keep("reader")
+            self._answers.keep("writer")
+            _work(function, limits, self._questions, self._answers, self._errors.fileno(), parent)
+        self._questions.keep("writer")
+        self._answers.keep("reader")
         self._resident = _usage(self._pid).resident
+        self._poll = select.poll()
+        self._poll.register(self._answers.reader, select.POLLIN)
 
     def ask(self, item: Any) -> tuple[bool, Any] | None:
         """Whether the function succeeded, and its result or exception; None if the child ended or sleeps."""
         try:
-            _send(self._questions, item)
+            self._questions.send(item)
         except BrokenPipeError:
             return None
         if not self._wait():
             return None
-        answer = _receive(self._answers)
+        answer = self._answers.receive()
         self.answers += answer is not None
         return answer
 
     def _wait(self) -> bool:
         """Wait until there is something to read; False if the child sleeps or has taken more memory than it may."""
         limits = self._limits
-        poll = select.poll()
-        poll.register(self._answers, select.POLLIN)
         ticks, idle = -1, 0.0
-        while not poll.poll(_WATCH_SECONDS * 1000):
+        while not self._poll.poll(_WATCH_SECONDS * 1000):
             usage = _usage(self._pid)
             if limits.memory_bytes is not None and usage.resident - self._resident > limits.memory_bytes:
                 self._ended = Failure("memory", limits.memory_bytes, f"more than {limits.memory_bytes} bytes")
@@ -153,8 +153,8 @@ class Child:
 
     def end(self) -> Failure:
         """Make sure that the process is gone, and say what ended it; meaningless if that was this call."""
-        os.close(self._questions)
-        os.close(self._answers)
+        self._questions.close()
+        self._answers.close()
         os.kill(self._pid, signal.SIGKILL)  # one that is ending already keeps the status that it has
         _, status = os.waitpid(self._pid, 0)
         self._errors.seek(0)
@@ -174,50 +174,71 @@ class Child:
         return Failure("crash", abs(code), f"{name} {said}".strip())
 
 
-def _pipe() -> tuple[int, int]:
-    ends = os.pipe()
-    if sys.platform == "linux":
+class Channel:
+    """One way between two processes: values go through memory that they share, what is too large through a pipe."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SHARED_BYTES)  # takes no room until it is written to
+        self._reader, self._writer = os.pipe()
+
+    @property
+    def reader(self) -> int:
+        """File descriptor that can be read from when there is a value, or when the writer has ended."""
+        return self._reader
+
+    def keep(self, end: Literal["reader", "writer"]) -> None:
+        """Close the other end, which is the other process's."""
+        os.close(self._writer if end == "reader" else self._reader)
+        self._kept = self._reader if end == "reader" else self._writer
+
+    def close(self) -> None:
+        """Close the end that was kept."""
+        os.close(self._kept)
+        self._memory.close()
+
+    def send(self, value: Any) -> None:
+        """Hand over one value; the last one must have been received. BrokenPipeError if the other side ended."""
+        rest = memoryview(b"")
         try:
-            fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        except OSError:  # the system allows no more to this user: slower, no worse
-            return ends
-    return ends
+            self._memory.seek(0)
+            pickle.dump(value, self._memory, pickle.HIGHEST_PROTOCOL)
+        except ValueError:  # it does not fit
+            rest = memoryview(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+        shared = 0 if rest else self._memory.tell()
+        os.write(self._writer, _HEADER.pack(shared, len(rest)))
+        while rest:
+            rest = rest[os.write(self._writer, rest) :]
 
-
-def _send(pipe: int, value: Any) -> None:
-    """Write one value, its length before it."""
-    frame = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    os.write(pipe, len(frame).to_bytes(_LENGTH_BYTES, "little"))
-    rest = memoryview(frame)
-    while rest:
-        rest = rest[os.write(pipe, rest) :]
-
-
-def _receive(pipe: int) -> Any:
-    """Read one value; None if the other side ended before the value did."""
-    header = _read(pipe, _LENGTH_BYTES)
-    frame = None if header is None else _read(pipe, int.from_bytes(header, "little"))
-    return None if frame is None else pickle.loads(frame)  # noqa: S301 - parent and child trust each other
-
-
-def _read(pipe: int, length: int) -> bytearray | None:
-    buffer, done = bytearray(length), 0
-    while done < length:
-        size = os.readv(pipe, [memoryview(buffer)[done:]])
-        if size == 0:
+    def receive(self) -> Any:
+        """Take one value; None if the other side ended before the value did."""
+        header = self._read(_HEADER.size)
+        if header is None:
             return None
-        done += size
-    return buffer
+        shared, piped = _HEADER.unpack(header)
+        if piped:
+            frame = self._read(piped)
+            return None if frame is None else pickle.loads(frame)  # noqa: S301 - parent and child trust each other
+        with memoryview(self._memory) as memory, memory[:shared] as frame:
+            return pickle.loads(frame)  # noqa: S301
+
+    def _read(self, length: int) -> bytearray | None:
+        buffer, done = bytearray(length), 0
+        while done < length:
+            size = os.readv(self._reader, [memoryview(buffer)[done:]])
+            if size == 0:
+                return None
+            done += size
+        return buffer
 
 
 def _work(
-    function: Callable[[Any], Any], limits: Limits, questions: int, answers: int, errors: int, parent: int
+    function: Callable[[Any], Any], limits: Limits, questions: Channel, answers: Channel, errors: int, parent: int
 ) -> None:
     """The child's life. Never returns: nothing of the parent's (buffers, exit handlers) may run twice."""
     code = 1
     try:
         _settle(limits, errors, parent)
-        while (item := _receive(questions)) is not None:
+        while (item := questions.receive()) is not None:
             if limits.cpu_seconds is not None:
                 signal.setitimer(signal.ITIMER_PROF, limits.cpu_seconds)
             try:
@@ -226,7 +247,7 @@ def _work(
                 raise
             except Exception as error:  # noqa: BLE001 - the parent raises it
                 answer = False, error
-            _send(answers, answer)
+            answers.send(answer)
         code = 0
     except MemoryError:
         code = _OUT_OF_MEMORY
