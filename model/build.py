@@ -4,11 +4,15 @@ from typing import Any
 
 from megatron.core.transformer.module import Float16Module
 
-from model import megatron_gpu
+from model import megatron_fixes, megatron_gpu
+from model.bert import build_bert
 from model.config import TrainingSettings
 from model.gpt import build_gpt, transformer_config
+from model.layers import set_rotary_frequencies
 from model.layout import ParallelSettings
+from model.lstm import build_lstm
 from model.parallel import Place
+from model.t5 import build_t5
 from model.weights import initialise
 
 
@@ -22,12 +26,26 @@ def build_model(
     logits [batch, positions, padded vocabulary / tensor], or with labels the loss of each token in nats
     [batch, positions]. Without `draw` the weights are any, for those that will be loaded.
     """
+    megatron_fixes.install()
     config = transformer_config(training, parallel, place.device)
-    chunks = [build_gpt(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
+    chunks = [_build_chunk(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
     for chunk in chunks:
+        set_rotary_frequencies(chunk, training.model)
         if draw:
             initialise(chunk, place, training.model, training.seed)
         chunk.to(place.device)
         if training.compiled and place.device.type == "cuda":
             megatron_gpu.compile_layers(chunk)
     return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks
+
+
+def _build_chunk(config: Any, training: TrainingSettings, place: Place, vocabulary_size: int, chunk: int) -> Any:
+    match training.model.architecture:
+        case "gpt":
+            return build_gpt(config, training, place, vocabulary_size, chunk)
+        case "bert":
+            return build_bert(config, training, place, vocabulary_size, chunk)
+        case "t5":
+            return build_t5(config, training, place, vocabulary_size)
+        case "lstm":
+            return build_lstm(config, training, vocabulary_size)

@@ -57,9 +57,18 @@ def install() -> bool:
 
 
 class _Stream:
-    """A CUDA stream or event; work on the CPU is synchronous, so that ordering it means doing nothing."""
+    """A CUDA stream or event; work on the CPU is synchronous, so that ordering it means doing nothing.
+
+    All are one: what is done on one stream needs no care on another.
+    """
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Stream)
+
+    def __hash__(self) -> int:
+        return 0
 
     def _nothing(self, *_: Any, **__: Any) -> None: ...
 

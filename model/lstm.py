@@ -1,0 +1,83 @@
+"""A recurrent language model (arXiv:1409.2329), the baseline that a transformer has to beat.
+
+It shares nothing out: each process holds all of it, so that only data parallelism is possible. Its state runs on from
+one document of a sample to the next, whatever the data's settings say of attention.
+"""
+
+from typing import Any
+
+import torch
+from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
+from megatron.core.models.common.language_module.language_module import LanguageModule
+from megatron.core.tensor_parallel import ColumnParallelLinear
+
+from model.architecture import embedding_rows
+from model.config import TrainingSettings
+
+
+def build_lstm(config: Any, training: TrainingSettings, vocabulary_size: int) -> Any:
+    """Build the whole model; see `model.build.build_model`."""
+    return RecurrentModel(config, training, embedding_rows(training.model, vocabulary_size))
+
+
+class RecurrentModel(LanguageModule):
+    """Embedding, LSTM layers of one width, and output layer, called as Megatron-Core's GPT is."""
+
+    pre_process = post_process = True
+
+    def __init__(self, config: Any, training: TrainingSettings, rows: int) -> None:
+        super().__init__(config)
+        settings, hidden = training.model, config.hidden_size
+        group: Any = self.tp_group
+        self.share_embeddings_and_output_weights = settings.tied_embeddings
+        self.embedding = LanguageModelEmbedding(config, rows, settings.sequence_length, "none", tp_group=group)
+        self.recurrent = torch.nn.LSTM(
+            hidden,
+            hidden,
+            settings.num_layers,
+            dropout=settings.hidden_dropout if settings.num_layers > 1 else 0.0,
+            dtype=config.params_dtype,
+        )
+        self.output_layer = ColumnParallelLinear(
+            hidden,
+            rows,
+            config=config,
+            init_method=config.init_method,
+            bias=False,
+            gather_output=False,
+            skip_weight_param_allocation=settings.tied_embeddings,
+            tp_group=group,
+        )
+        self.setup_embeddings_and_output_layer()
+        self._remember()
+
+    def _remember(self) -> None:
+        """Set biases to zero, but to one where they open the forget gate (Jozefowicz et al., ICML 2015)."""
+        hidden = self.config.hidden_size
+        for name, parameter in self.recurrent.named_parameters():
+            if name.startswith("bias"):
+                parameter.data.zero_()
+            if name.startswith("bias_ih"):
+                parameter.data[hidden : 2 * hidden] = 1.0
+
+    def set_input_tensor(self, input_tensor: Any) -> None:
+        """There is no stage before this one."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        inference_context: Any = None,
+        runtime_gather_output: bool | None = None,
+    ) -> torch.Tensor:
+        """Losses of all positions, or logits without labels; an inference context holds the state between calls."""
+        memory = {} if inference_context is None else inference_context.key_value_memory_dict
+        hidden, state = self.recurrent(self.embedding(input_ids, position_ids), memory.get("recurrent"))
+        memory["recurrent"] = state
+        shared = self.shared_embedding_or_output_weight() if self.share_embeddings_and_output_weights else None
+        logits, _ = self.output_layer(hidden, weight=shared)
+        if labels is None:
+            return logits.transpose(0, 1).contiguous()
+        return self.compute_language_model_loss(labels, logits)
