@@ -122,9 +122,10 @@ def _measure(
     held_out, unigram = _open_data(store, dataset, settings, place)
     length, micro = run.training.model.sequence_length, settings.micro_batch_size
     chunks = build_model(run.training, settings.parallel, place, run.vocabulary_size)
-    untrained = model_nats(chunks, held_out, length, micro, place)
+    across = run.training.data.attend_across_documents
+    untrained = model_nats(chunks, held_out, length, micro, place, across=across)
     checkpoints.load(checkpoint, chunks)
-    trained = model_nats(chunks, held_out, length, micro, place)
+    trained = model_nats(chunks, held_out, length, micro, place, across=across)
     samples = _samples(store, run, dataset, settings, chunks[0], place) if settings.prompts else ()
     bits = math.log(2) * held_out.text_bytes
     return EvaluationRecord(

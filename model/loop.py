@@ -8,15 +8,15 @@ from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.data.documents import Documents
-from model.data.order import TrainingOrder
+from model.data.loader import training_loader
 from model.data.shards import verify_shards
+from model.data.sources import open_order
 from model.distribution import distribute
 from model.journal import Journal
 from model.optimizer import build_optimizer, build_schedule
 from model.parallel import Place, parallel
 from model.rank import StopRequest
-from model.run import LossRange, RunRecord, TrainingSummary
+from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
 from model.step import Training, make_step
 from model.weights import count_parameters
 
@@ -43,6 +43,7 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
         try:
             finished = _loop(training, journal, stop, started)
         finally:
+            training.loader.close()
             if journal:
                 journal.close()
         if journal and finished:
@@ -55,10 +56,12 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
 def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Place) -> Training:
     """Open the data, build the model, and go back to the latest checkpoint."""
     settings = run.training
-    shards = dataset.split("train")
-    verify_shards(store, dataset, shards[place.rank :: place.processes], content=settings.verify_shards)
+    datasets = training_datasets(store, run)
+    for each in datasets:
+        own = each.split("train")[place.rank :: place.processes]
+        verify_shards(store, each, own, content=settings.verify_shards)
     place.wait_for_all()
-    order = TrainingOrder(Documents(store, shards), settings.model.sequence_length, settings.seed)
+    order = open_order(store, datasets, settings.data, settings.model.sequence_length, settings.seed)
     chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     checkpoints = Checkpoints(store, run, place)
@@ -69,7 +72,7 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     return Training(
         run,
         place,
-        order,
+        training_loader(order, settings, place, dataset.tokenizer.end_of_document),
         chunks,
         optimizer,
         build_schedule(optimizer, settings.optimizer, run.steps, done),
@@ -91,7 +94,7 @@ def _announce(training: Training, parameters: int) -> None:
         f"{parameters:,}",
         f"{samples * settings.model.sequence_length:,}",
         steps,
-        samples / training.order.samples_per_epoch,
+        max(training.loader.order.epochs(samples)),
         layout.tensor,
         layout.pipeline,
         layout.data,

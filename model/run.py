@@ -8,8 +8,8 @@
         training.json                written last: training is complete
         evaluations/step-00000100.json
 
-A run's *fingerprint* is made of the settings that are not operational and of the dataset's fingerprint; the layout is
-recorded but stays out of it, so that a run may go on under another layout.
+A run's *fingerprint* is made of the settings that are not operational and of the fingerprints of its datasets; the
+layout is recorded but stays out of it, so that a run may go on under another layout.
 """
 
 import json
@@ -23,6 +23,7 @@ from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import TrackedRun
 from model.config import EvaluationSettings, TrainingSettings, validate_layout
+from model.data.sources import BlendedDataset, blend_tokens, blended
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,9 @@ class RunRecord(Manifest):
     """Path of the dataset's manifest, relative to the root."""
     vocabulary_size: int
     train_tokens: int
-    """Tokens of the dataset's training split."""
+    """Tokens of the training split, or in one pass over a blend."""
+    blend: tuple[BlendedDataset, ...] = ()
+    """The datasets of training.data.blend, in its order."""
     training: TrainingSettings
     fingerprint: str
 
@@ -151,6 +154,8 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         )
     _check_name(name)
     validate_layout(training, dataset.tokenizer.vocabulary_size)
+    datasets = blended(store, dataset, training.data)
+    blend = [BlendedDataset(name=each.name, version=each.version, fingerprint=each.fingerprint) for each in datasets]
     record = RunRecord(
         name=name,
         dataset=dataset.name,
@@ -158,9 +163,10 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         dataset_fingerprint=dataset.fingerprint,
         dataset_manifest=f"{dataset.folder}/manifest.json",
         vocabulary_size=dataset.tokenizer.vocabulary_size,
-        train_tokens=dataset.tokens("train"),
+        train_tokens=blend_tokens(datasets, training.data),
+        blend=tuple(blend if training.data.blend else ()),
         training=training,
-        fingerprint=run_fingerprint(training, dataset.fingerprint),
+        fingerprint=run_fingerprint(training, *(each.fingerprint for each in datasets)),
     )
     path = f"{record.folder}/run.json"
     if store.exists(path):
@@ -169,9 +175,15 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
     return record
 
 
-def run_fingerprint(training: TrainingSettings, dataset_fingerprint: str) -> str:
-    """Name of the weights that a run will end with."""
-    return fingerprint(version=RUN_VERSION, training=training.identity(), dataset=dataset_fingerprint)
+def run_fingerprint(training: TrainingSettings, *datasets: str) -> str:
+    """Name of the weights that a run will end with, given the fingerprints of all datasets that it trains on."""
+    return fingerprint(version=RUN_VERSION, training=training.identity(), datasets=datasets)
+
+
+def training_datasets(store: Store, run: RunRecord) -> tuple[DatasetManifest, ...]:
+    """The datasets that a run trains on, in the order of its blend."""
+    names = [(each.name, each.version) for each in run.blend] or [(run.dataset, run.dataset_version)]
+    return tuple(load_dataset(store, *each) for each in names)
 
 
 def _check_name(name: str) -> None:
@@ -220,7 +232,7 @@ def open_run_folder(run_dir: Path) -> tuple[Store, RunRecord, DatasetManifest]:
             f"{run_dir} holds no run.json", "a run is prepared before it is trained", "Start it with `gristmill train`"
         ) from None
     dataset = load_dataset(store, record.dataset, record.dataset_version)
-    expected = run_fingerprint(record.training, dataset.fingerprint)
+    expected = run_fingerprint(record.training, *(each.fingerprint for each in training_datasets(store, record)))
     if (record.folder, record.fingerprint) != (folder, expected):
         raise DamagedData(
             f"{run_dir}/run.json describes {record.folder}, and its settings and dataset make fingerprint {expected}",

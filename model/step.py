@@ -8,8 +8,7 @@ from typing import Any
 
 from infra.errors import RunFailed
 from model.checkpoint import Checkpoints
-from model.data.batches import make_batch, micro_batches
-from model.data.order import TrainingOrder
+from model.data.loader import Loader
 from model.forward import run_micro_batches
 from model.parallel import Place
 from model.rank import StopRequest
@@ -24,7 +23,7 @@ class Training:
 
     run: RunRecord
     place: Place
-    order: TrainingOrder
+    loader: Loader
     chunks: list[Any]
     """The model's pieces on this rank, wrapped for gradients."""
     optimizer: Any
@@ -78,15 +77,7 @@ def _forward_backward(training: Training, stop: StopRequest) -> tuple[float, boo
     for chunk in training.chunks:
         chunk.zero_grad_buffer()
     training.optimizer.zero_grad()
-    rows = micro_batches(
-        training.order,
-        training.consumed_samples,
-        batch=settings.global_batch_size,
-        micro=settings.micro_batch_size,
-        rank=place.data_rank,
-        ranks=place.layout.data,
-    )
-    batches = [make_batch(each, settings.model.sequence_length, place.device) for each in rows]
+    batches = training.loader.take(training.consumed_samples, settings.global_batch_size)
     loss, tokens = run_micro_batches(training.chunks, batches, place, backward=True)
     # One collective for both, because the ranks must also agree on the step after which they stop.
     total, count, stopping = place.sum_over_all([loss, tokens, stop.requested])

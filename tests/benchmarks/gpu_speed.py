@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, training: TrainingSettings, vocabulary: i
     import torch
 
     from model.build import build_model
-    from model.data.batches import make_batch
+    from model.data.batches import Rows, to_batches
     from model.distribution import distribute
     from model.forward import run_micro_batches
     from model.optimizer import build_optimizer
@@ -115,10 +115,10 @@ def run(arguments: argparse.Namespace, training: TrainingSettings, vocabulary: i
     optimizer = build_optimizer(chunks, training)
     random = np.random.RandomState(place.data_rank)
     length = training.model.sequence_length
-    batches = [
-        make_batch([random.randint(0, vocabulary, length + 1) for _ in range(arguments.micro)], length, place.device)
-        for _ in range(arguments.accumulate)
-    ]
+    count = arguments.micro * arguments.accumulate
+    text = torch.from_numpy(random.randint(0, vocabulary, (count, length + 1), np.int32))
+    rows = Rows(torch.stack([text[:, :-1], text[:, 1:]]), range(count))
+    batches = to_batches(rows, arguments.micro, place.device)
 
     def step() -> float:
         for chunk in chunks:

@@ -160,9 +160,11 @@ def _batch(tokens: np.ndarray[Any, Any], indices: Sequence[int], length: int, pl
     """A micro-batch in which documents end at line ends of odd lines and do not see one another."""
     import torch
 
-    from model.data.batches import make_batch
+    from model.data.batches import Rows, to_batches
 
-    batch = make_batch([sample(tokens, index, length) for index in indices], length, place.device)
+    text = torch.tensor(np.stack([sample(tokens, index, length) for index in indices]), dtype=torch.int32)
+    rows = Rows(torch.stack([text[:, :-1], text[:, 1:]]), indices)
+    (batch,) = to_batches(rows, len(indices), place.device)
     return replace(batch, documents=torch.cumsum(batch.tokens == ord("\n"), 1, dtype=torch.int32) // 2)
 
 

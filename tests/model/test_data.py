@@ -1,18 +1,23 @@
-"""Token shards as samples: the order, and the refusal of damaged files."""
+"""Token shards as samples: where tokens are read, the order, the rows, and the refusal of damaged files."""
 
-from itertools import pairwise
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from infra.errors import BadInput, DamagedData
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.data.batches import make_batch, micro_batches
-from model.data.documents import Documents, Stream
-from model.data.order import TrainingOrder
+from model.data.batches import empty_rows, fill_row, own_samples, to_batches
+from model.data.documents import Documents
+from model.data.order import SourceOrder, TrainingOrder
+from model.data.packing import Pieces
 from model.data.shards import verify_shards
 from model.heldout import choose, unigram_nats
+
+END = 2
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +29,14 @@ def all_tokens(documents: Documents, order) -> np.ndarray:
     return np.concatenate([documents.read(int(n), 0, 1 << 30) for n in order])
 
 
+def labels(documents: Documents, pieces: Pieces) -> list[int]:
+    return [token for piece in zip(*pieces, strict=True) for token in documents.read(*map(int, piece)).tolist()]
+
+
+def single(documents: Documents, seed: int = 3, packing: str = "cut") -> TrainingOrder:
+    return TrainingOrder([SourceOrder(documents, 64, seed, packing)])
+
+
 def test_documents_are_read_in_place(store, dataset, documents) -> None:
     shards = dataset.split("train")
     assert len(documents) == sum(shard.documents for shard in shards)
@@ -33,61 +46,99 @@ def test_documents_are_read_in_place(store, dataset, documents) -> None:
     first_of_second = shards[0].documents
     assert documents.read(first_of_second, 0, 1 << 30).tolist() == table["tokens"][0].as_py()
     assert documents.read(first_of_second, 2, 3).tolist() == table["tokens"][0].as_py()[2:5]
-    assert not documents.read(0, 0, 5).flags.owndata
+    assert documents.name(first_of_second) == table["doc_id"][0].as_py()
+    assert documents.shard(first_of_second) == shards[1]
 
 
-def test_stream_reads_across_documents(documents) -> None:
-    order = np.array([5, 0, 3])
-    whole = all_tokens(documents, order)
-    stream = Stream(documents, order)
-    assert len(stream) == len(whole)
-    for start in (0, int(documents.lengths[5]) - 1, len(whole) - 2):
-        assert stream.read(start, 300).tolist() == whole[start : start + 300].tolist()
+def test_tokens_stay_in_the_mapped_file(store, dataset, documents) -> None:
+    mapped = {shard.path: [] for shard in dataset.split("train")}
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        for path, ranges in mapped.items():
+            if line.endswith(str(store.local_path(path))):
+                ranges.append(tuple(int(each, 16) for each in re.findall(r"\w+", line)[:2]))
+    for document in range(len(documents)):
+        address = documents.read(document, 1, 10).__array_interface__["data"][0]
+        assert any(begin <= address < end for begin, end in mapped[documents.shard(document).path])
 
 
-def test_an_epoch_shows_every_token_once(documents) -> None:
-    order = TrainingOrder(documents, 64, seed=3)
-    epoch = [order.sample(index) for index in range(order.samples_per_epoch)]
-    inputs = np.bincount(np.concatenate([row[:-1] for row in epoch]), minlength=400)
-    missing = documents.frequencies(400) - inputs
+def test_frequencies_of_the_first_documents(documents) -> None:
+    for count in (0, 1, documents.shards[0].documents + 3, None):
+        chosen = range(len(documents))[:count]
+        expected = np.bincount(np.concatenate([[0][:0], *(documents.read(n, 0, 1 << 30) for n in chosen)]).astype(int))
+        assert documents.frequencies(400, count)[: len(expected)].tolist() == expected.tolist()
+        assert documents.frequencies(400, count).sum() == documents.lengths[:count].sum()
+
+
+def test_an_epoch_predicts_every_token_once(documents) -> None:
+    source = single(documents).sources[0]
+    epoch = [labels(documents, source.pieces(index)) for index in range(source.samples_per_epoch)]
+    missing = documents.frequencies(400) - np.bincount(np.concatenate(epoch), minlength=400)
     assert missing.min() >= 0
-    assert missing.sum() == documents.lengths.sum() - 64 * len(epoch) <= 64
-    following = {(*row[:2], *row[-2:]) for row in epoch}
-    second = {(*row[:2], *row[-2:]) for row in map(order.sample, range(len(epoch), 2 * len(epoch)))}
-    assert len(following & second) < len(epoch) // 4
+    assert missing.sum() == documents.lengths.sum() - 64 * len(epoch) < 64
+    second = [labels(documents, source.pieces(len(epoch) + index)) for index in range(len(epoch))]
+    assert len(set(map(tuple, epoch)) & set(map(tuple, second))) < len(epoch) // 4
 
 
 def test_order_depends_on_the_seed_alone(documents) -> None:
-    one, same, other = (TrainingOrder(documents, 64, seed) for seed in (3, 3, 4))
-    jump = one.samples_per_epoch + 5
-    assert same.sample(jump).tolist() == one.sample(jump).tolist() != other.sample(jump).tolist()
-    assert same.sample(2).tolist() == one.sample(2).tolist()
+    one, same, other = (single(documents, seed) for seed in (3, 3, 4))
+    jump = one.sources[0].samples_per_epoch + 5
+    text = [labels(documents, order.sample(jump).pieces) for order in (same, one, other)]
+    assert text[0] == text[1] != text[2]
+    assert labels(documents, same.sample(2).pieces) == labels(documents, one.sample(2).pieces)
+
+
+def test_copies_that_lie_next_to_each_other_are_spread(store, dataset) -> None:
+    copies = Documents(store, dataset.split("train") * 2)  # document n and n + half are the same text
+    source = SourceOrder(copies, 64, 3)
+    half = len(copies) // 2
+    turn = {}
+    for index in range(source.samples_per_epoch):
+        pieces = source.pieces(index)
+        turn |= dict.fromkeys(pieces.documents[pieces.starts == 0].tolist(), index)
+    apart = [abs(turn[n] - turn[n + half]) for n in range(half) if n in turn and n + half in turn]
+    assert np.mean(apart) > source.samples_per_epoch / 5
 
 
 @pytest.mark.parametrize(("micro", "ranks"), [(8, 1), (2, 2), (1, 8)])
-def test_every_layout_takes_the_same_samples(documents, micro, ranks) -> None:
-    order = TrainingOrder(documents, 64, seed=3)
-    taken = [
-        tuple(row)
-        for rank in range(ranks)
-        for rows in micro_batches(order, 40, batch=16, micro=micro, rank=rank, ranks=ranks)
-        for row in rows
+def test_every_layout_takes_the_same_samples(micro, ranks) -> None:
+    taken = [n for rank in range(ranks) for n in own_samples(40, 16, micro=micro, rank=rank, ranks=ranks)]
+    assert sorted(taken) == list(range(40, 56))
+
+
+@pytest.mark.parametrize("packing", ["cut", "best-fit"])
+def test_rows_predict_each_token_from_the_one_before(documents, packing) -> None:
+    source = single(documents, packing=packing).sources[0]
+    numbers = list(range(12))
+    rows = empty_rows(numbers, 64, documents=True)
+    for number in numbers:
+        fill_row(rows.values[:, number].numpy(), documents, source.pieces(number), END)
+    batches = to_batches(rows, 3, torch.device("cpu"))
+    assert [batch.samples.tolist() for batch in batches if batch.samples is not None] == [
+        numbers[n : n + 3] for n in (0, 3, 6, 9)
     ]
-    assert sorted(taken) == sorted(tuple(order.sample(index)) for index in range(40, 56))
-
-
-def test_short_rows_are_masked() -> None:
-    import torch
-
-    batch = make_batch([np.arange(5), np.arange(3), np.arange(0)], 4, torch.device("cpu"))
-    assert batch.tokens[0].tolist() == [0, 1, 2, 3]
-    assert batch.labels[0].tolist() == [1, 2, 3, 4]
-    assert batch.mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]]
+    for number in numbers:
+        batch, row = batches[number // 3], number % 3
+        tokens, predicted, mask, ids = (
+            getattr(batch, name)[row].tolist() for name in ("tokens", "labels", "mask", "documents")
+        )
+        place = 0
+        for piece, (document, start, count) in enumerate(zip(*source.pieces(number), strict=True)):
+            whole = documents.read(int(document), 0, 1 << 30).tolist()
+            end = place + count
+            assert predicted[place:end] == whole[start : start + count]
+            assert tokens[place:end] == [END, *whole][start : start + count]
+            assert ids[place:end] == [piece] * count
+            place = end
+        assert mask == [1] * place + [0] * (64 - place)
+        assert ids[place:] == [-1] * (64 - place)
+        assert predicted[place:] == [0] * (64 - place) == tokens[place:]
+    assert batches[0].positions[1].tolist() == list(range(64))
+    assert to_batches(empty_rows([0], 64, documents=False), 1, torch.device("cpu"))[0].documents is None
 
 
 def test_too_little_text_is_refused(documents) -> None:
     with pytest.raises(BadInput, match=r"Lower model\.sequence_length"):
-        TrainingOrder(documents, int(documents.lengths.sum()), 1)
+        SourceOrder(documents, int(documents.lengths.sum()) + 1, 1)
 
 
 def test_damaged_shards_are_refused(store, dataset) -> None:
@@ -99,6 +150,8 @@ def test_damaged_shards_are_refused(store, dataset) -> None:
         "has SHA-256": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
         f"has {len(whole) - 1} bytes instead of {len(whole)}": whole[:-1],
     }
+    kept = path.with_name("kept")
+    path.rename(kept)  # other tests have it mapped
     try:
         for message, content in damages.items():
             path.write_bytes(content)
@@ -109,7 +162,7 @@ def test_damaged_shards_are_refused(store, dataset) -> None:
         with pytest.raises(DamagedData, match="is missing"):
             verify_shards(store, dataset, [shard], content=False)
     finally:
-        path.write_bytes(whole)
+        kept.rename(path)
     verify_shards(store, dataset, dataset.shards, content=True)
     other = dataset.model_copy(update={"tokenizer": dataset.tokenizer.model_copy(update={"sha256": "0" * 64})})
     with pytest.raises(DamagedData, match="was made by tokenizer"):
@@ -119,13 +172,17 @@ def test_damaged_shards_are_refused(store, dataset) -> None:
 def test_held_out_windows_predict_every_token_once(store, dataset) -> None:
     documents = Documents(store, dataset.split("heldout"))
     limit = int(documents.lengths[:3].sum()) + 1
-    held_out = choose(documents, limit, end_of_document=2)
+    held_out = choose(documents, limit, end_of_document=END)
     assert (held_out.count, held_out.tokens) == (3, limit - 1)
     assert held_out.text_bytes == documents.text_bytes[:3].sum()
     windows = held_out.windows(50)
-    assert windows[0][0] == 2
-    assert np.concatenate([row[1:] for row in windows]).tolist() == all_tokens(documents, range(3)).tolist()
-    assert all(after[0] == before[-1] for before, after in pairwise(windows))
+    rows = empty_rows(range(windows.samples), 50, documents=False)
+    for number in range(windows.samples):
+        fill_row(rows.values[:, number].numpy(), documents, windows.pieces(number), END)
+    (batch,) = to_batches(rows, windows.samples, torch.device("cpu"))
+    assert batch.labels[batch.mask > 0].tolist() == all_tokens(documents, range(3)).tolist()
+    assert batch.tokens[0, 0] == END
+    assert batch.tokens[1:, 0].tolist() == batch.labels[:-1, -1].tolist()
     assert choose(documents, 1, 2).count == 1
     assert choose(documents, None, 2).tokens == dataset.tokens("heldout")
 

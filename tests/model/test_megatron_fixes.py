@@ -11,8 +11,8 @@ from megatron.core import optimizer as megatron_optimizer
 
 from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.data.documents import Documents
-from model.data.order import TrainingOrder
+from model.data.loader import training_loader
+from model.data.sources import open_order
 from model.distribution import distribute
 from model.megatron_fixes import _pad
 from model.optimizer import build_optimizer, build_schedule
@@ -26,11 +26,11 @@ from tests.model.small_runs import layout, small_training
 def training(store, dataset, place, request) -> Training:
     settings = small_training(parallel=layout(overlap=True, bucket_size=3000), seed=len(request.node.name))
     run = prepare_run(store, dataset, "fixes", settings)
-    order = TrainingOrder(Documents(store, dataset.split("train")), 64, 1)
+    loader = training_loader(open_order(store, [dataset], settings.data, 64, 1), settings, place, 2)
     chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     schedule = build_schedule(optimizer, settings.optimizer, settings.duration.steps or 1, done=0)
-    return Training(run, place, order, chunks, optimizer, schedule, Checkpoints(store, run, place))
+    return Training(run, place, loader, chunks, optimizer, schedule, Checkpoints(store, run, place))
 
 
 def adam_states(training: Training) -> list[dict]:
