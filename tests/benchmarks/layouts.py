@@ -162,8 +162,11 @@ def _batch(tokens: np.ndarray[Any, Any], indices: Sequence[int], length: int, pl
 
     from model.data.batches import Rows, to_batches
 
-    text = torch.tensor(np.stack([sample(tokens, index, length) for index in indices]), dtype=torch.int32)
-    rows = Rows(torch.stack([text[:, :-1], text[:, 1:]]), indices)
+    text = torch.full((len(indices), length + 1), -1, dtype=torch.int32)
+    for row, index in zip(text, indices, strict=True):
+        piece = torch.from_numpy(sample(tokens, index, length))
+        row[: len(piece)] = piece
+    rows = Rows(torch.stack([text[:, :-1].clamp(min=0), text[:, 1:]]), indices)
     (batch,) = to_batches(rows, len(indices), place.device)
     return replace(batch, documents=torch.cumsum(batch.tokens == ord("\n"), 1, dtype=torch.int32) // 2)
 
