@@ -159,9 +159,12 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput a model or layout that cannot work, before any process starts."""
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
-    data = settings.parallel.data
+    data, pipeline = settings.parallel.data, settings.parallel.pipeline
     name = f"micro_batch_size x data processes = {settings.micro_batch_size} x {data}"
     check_batches(settings.batches, settings.micro_batch_size * data, name)
+    if settings.parallel.virtual_pipeline is not None:  # whose stages take as many micro-batches at a time as they are
+        name = f"micro_batch_size x data x pipeline processes = {settings.micro_batch_size} x {data} x {pipeline}"
+        check_batches(settings.batches, settings.micro_batch_size * data * pipeline, name)
 
 
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:

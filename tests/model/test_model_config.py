@@ -22,7 +22,7 @@ from tests.model.small_runs import layout, small_training
         ({"global_batch_size": 9}, "global_batch_size = 9 with micro_batch_size x data processes = 2 x 1", "8 or 10"),
         (
             {"parallel": layout(tensor=2).model_copy(update={"processes": 3})},
-            "parallel.processes = 3 with tensor x pipeline = 2 x 1",
+            "parallel.processes = 3 with tensor x pipeline x context = 2 x 1 x 1",
             "2 or 4",
         ),
     ],
