@@ -84,7 +84,6 @@ def _check_architecture(model: ModelSettings, parallel: ParallelSettings) -> Non
 
 def _shared_widths(model: ModelSettings, vocabulary_size: int) -> Iterator[tuple[str, int]]:
     """What tensor-parallel processes share out."""
-    yield "the padded vocabulary", embedding_rows(model, vocabulary_size)
     if model.architecture == "lstm":
         return
     yield "num_attention_heads", model.num_attention_heads
@@ -95,6 +94,7 @@ def _shared_widths(model: ModelSettings, vocabulary_size: int) -> Iterator[tuple
         yield "mixture.expert_ffn_hidden_size", mixture.expert_ffn_hidden_size
     if mixture and mixture.shared_ffn_hidden_size:
         yield "mixture.shared_ffn_hidden_size", mixture.shared_ffn_hidden_size
+    yield "the padded vocabulary", embedding_rows(model, vocabulary_size)
 
 
 def _check_layers(model: ModelSettings, parallel: ParallelSettings) -> None:
