@@ -11,11 +11,10 @@ Sources: Broder 1997; Leskovec et al., "Mining of Massive Datasets", chapter 3.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasketch import MinHash
 from numba import njit
 from pydantic import Field
 
@@ -79,9 +78,13 @@ def minhash(texts: pa.ChunkedArray, settings: MinHashSettings) -> Signatures:
 
 @lru_cache(maxsize=4)
 def _permutations(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Multipliers and addends of datasketch's affine32 scheme, uint32."""
-    first, second = cast("np.ndarray", MinHash(count, seed=seed, scheme="affine32").permutations)
-    return np.ascontiguousarray(first), np.ascontiguousarray(second)
+    """Odd multipliers and addends, uint32: those that datasketch draws for its scheme affine32.
+
+    Drawn here because datasketch imports clients of databases, which takes half a second in each process.
+    """
+    draw = np.random.RandomState(seed)  # datasketch's generator, whose numbers NumPy keeps for ever
+    multipliers = draw.randint(0, 1 << 31, count, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
+    return multipliers, draw.randint(0, 1 << 32, count, dtype=np.uint32)
 
 
 @njit(cache=True, nogil=True)

@@ -49,7 +49,7 @@ SIGNATURES = Stage(
     2,
     SIGNED,
     others={"keys": KEYS},
-    libraries=("pyarrow", "datasketch", "numpy", "numba", "xxhash"),
+    libraries=("pyarrow", "numpy", "numba", "xxhash"),
     compressed=False,
 )
 BAND_KEY, TEXT_KEY, URL_KEY = 0, 1, 2
