@@ -201,9 +201,10 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     result = evaluate_flow(settings.dataset, settings.run, settings.training, settings.evaluation, settings.environment)
     if as_json:
         return print_json(result)
-    bits = result.record.bits_per_byte
     click.echo(f"step {result.record.step:,}: loss {result.record.loss:.4f}, perplexity {result.record.perplexity:.2f}")
-    click.echo(f"bits per byte: trained {bits.trained:.3f}, untrained {bits.untrained:.3f}, unigram {bits.unigram:.3f}")
+    if (bits := result.record.bits_per_byte) is not None:
+        numbers = f"trained {bits.trained:.3f}, untrained {bits.untrained:.3f}, unigram {bits.unigram:.3f}"
+        click.echo(f"bits per byte: {numbers}")
     return None
 
 

@@ -69,7 +69,7 @@ def run_report(
         parameters=training.parameters,
         layout=Layout(tp=layout.tensor, pp=layout.pipeline, dp=layout.data),
         loss=LossRange(first=training.loss.first, last=training.loss.last),
-        bits_per_byte=BitsPerByte(trained=bits.trained, untrained=bits.untrained, unigram=bits.unigram),
+        bits_per_byte=None if bits is None else BitsPerByte.model_validate(bits.model_dump()),
         samples=tuple(Sample(prompt=each.prompt, text=each.text) for each in evaluation.samples),
         mlflow_run_id=None if tracked is None else tracked.run_id,
         prefect_flow_run_id=flow_run_id,

@@ -142,7 +142,8 @@ class Report(CorpusReport):
     """Weights of the model."""
     layout: Layout
     loss: LossRange
-    bits_per_byte: BitsPerByte
+    bits_per_byte: BitsPerByte | None
+    """None where the model gives a text no likelihood."""
     samples: tuple[Sample, ...]
     mlflow_run_id: str | None
     prefect_flow_run_id: str | None
@@ -178,7 +179,7 @@ def render_html(report: CorpusReport, curve: Sequence[CurveRow], links: Mapping[
         .render(
             report=report,
             trained=trained,
-            bars=_bits_bars(trained.bits_per_byte) if trained else [],
+            bars=_bits_bars(trained.bits_per_byte) if trained and trained.bits_per_byte else [],
             funnel=[(stage, _segments(stage)) for stage in report.stages],
             slowest=max((stage.seconds for stage in report.stages), default=0) or 1,
             charts=_charts(curve) if trained else [],
@@ -391,8 +392,9 @@ def _model_lines(report: Report) -> list[str]:
     lines = [
         f"Model: {short(report.parameters)} parameters, tp {layout.tp} x pp {layout.pp} x dp {layout.dp}, "
         f"loss {report.loss.first:.3f} -> {report.loss.last:.3f}",
-        f"Bits per byte: {bits.trained:.3f} trained, {bits.unigram:.3f} unigram, {bits.untrained:.3f} untrained",
-        bits.verdict,
     ]
+    if bits is not None:
+        numbers = f"{bits.trained:.3f} trained, {bits.unigram:.3f} unigram, {bits.untrained:.3f} untrained"
+        lines += [f"Bits per byte: {numbers}", bits.verdict]
     first = [f"Sample: {sample.prompt} | {' '.join(sample.text.split())[:200]}" for sample in report.samples[:1]]
     return lines + first

@@ -170,6 +170,12 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput an evaluation that cannot work with this model, before any process starts."""
     check_parallel(model, settings.parallel, vocabulary_size)
+    if settings.prompts and not model.predicts_next_token:
+        raise BadInput(
+            f"{len(settings.prompts)} prompts with model.architecture = {model.architecture}",
+            "only a model that predicts the next token continues a text",
+            "Give no prompts, or train a gpt",
+        )
     if settings.prompts and settings.parallel.pipeline > 1:
         raise BadInput(
             f"parallel.pipeline = {settings.parallel.pipeline} with {len(settings.prompts)} prompts",

@@ -117,28 +117,34 @@ def _measure(
 ) -> EvaluationRecord:
     from model.build import build_model
     from model.heldout import model_nats
+    from model.objectives import Objective
 
     started = time.monotonic()
     held_out, unigram = _open_data(store, dataset, settings, place)
     length, micro = run.training.model.sequence_length, settings.micro_batch_size
     chunks = build_model(run.training, settings.parallel, place, run.vocabulary_size)
-    across = run.training.data.attend_across_documents
-    untrained = model_nats(chunks, held_out, length, micro, place, across=across)
+    options: dict[str, Any] = {"across": run.training.data.attend_across_documents}
+    if not run.training.model.predicts_next_token:
+        end, seed = dataset.tokenizer.end_of_document, run.training.seed
+        options["objective"] = Objective(run.training.model, run.vocabulary_size, end, seed, held_out=True)
+    untrained, _ = model_nats(chunks, held_out, length, micro, place, **options)
     checkpoints.load(checkpoint, chunks)
-    trained = model_nats(chunks, held_out, length, micro, place, across=across)
+    trained, tokens = model_nats(chunks, held_out, length, micro, place, **options)
     samples = _samples(store, run, dataset, settings, chunks[0], place) if settings.prompts else ()
     bits = math.log(2) * held_out.text_bytes
+    per_byte = BitsPerByte(trained=trained / bits, untrained=untrained / bits, unigram=unigram / bits)
     return EvaluationRecord(
         fingerprint=run.fingerprint,
         step=checkpoint.step,
         layout=place.layout,
         settings=settings,
         documents=held_out.count,
-        tokens=held_out.tokens,
+        tokens=tokens,
         text_bytes=held_out.text_bytes,
-        loss=trained / held_out.tokens,
-        perplexity=math.exp(trained / held_out.tokens),
-        bits_per_byte=BitsPerByte(trained=trained / bits, untrained=untrained / bits, unigram=unigram / bits),
+        loss=trained / tokens,
+        untrained_loss=untrained / tokens,
+        perplexity=math.exp(trained / tokens),
+        bits_per_byte=per_byte if run.training.model.predicts_next_token else None,
         samples=samples,
         seconds=time.monotonic() - started,
     )
@@ -192,26 +198,28 @@ def _track(store: Store, run: RunRecord, record: EvaluationRecord, path: Path) -
     metrics = {
         "heldout_loss": record.loss,
         "heldout_perplexity": record.perplexity,
-        "heldout_bits_per_byte": record.bits_per_byte.trained,
-        "heldout_bits_per_byte_untrained": record.bits_per_byte.untrained,
-        "heldout_bits_per_byte_unigram": record.bits_per_byte.unigram,
+        "heldout_loss_untrained": record.untrained_loss,
     }
+    if (bits := record.bits_per_byte) is not None:
+        metrics["heldout_bits_per_byte"] = bits.trained
+        metrics["heldout_bits_per_byte_untrained"] = bits.untrained
+        metrics["heldout_bits_per_byte_unigram"] = bits.unigram
     log_metrics(tracked, record.step, metrics)
     log_file(tracked, path, "evaluations")
 
 
 def _announce(record: EvaluationRecord) -> None:
-    bits = record.bits_per_byte
     logger.info(
-        "step %d on %s held-out tokens: loss %.4f, perplexity %.2f, bits per byte %.3f (unigram %.3f, untrained %.3f)",
+        "step %d on %s held-out tokens: loss %.4f (untrained %.4f), perplexity %.2f",
         record.step,
         f"{record.tokens:,}",
         record.loss,
+        record.untrained_loss,
         record.perplexity,
-        bits.trained,
-        bits.unigram,
-        bits.untrained,
     )
+    if (bits := record.bits_per_byte) is not None:
+        numbers = (bits.trained, bits.unigram, bits.untrained)
+        logger.info("bits per byte %.3f (unigram %.3f, untrained %.3f)", *numbers)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from model.data.batches import Rows, empty_rows, fill_row, own_samples, to_batches
+from model.data.batches import Rows, ask, empty_rows, fill_row, own_samples, to_batches
 from model.data.documents import Documents, Integers
 from model.data.packing import CutEpoch
 from model.forward import run_micro_batches
+from model.objectives import Objective
 from model.parallel import Place
 
 _MICRO_BATCHES_AT_ONCE = 64
@@ -55,11 +56,19 @@ def choose(documents: Documents, max_tokens: int | None, end_of_document: int) -
 
 
 def model_nats(
-    chunks: Sequence[Any], held_out: HeldOut, length: int, micro: int, place: Place, *, across: bool = True
-) -> float:
-    """Negative log-likelihood in nats of all predicted tokens; every rank gets it.
+    chunks: Sequence[Any],
+    held_out: HeldOut,
+    length: int,
+    micro: int,
+    place: Place,
+    *,
+    across: bool = True,
+    objective: Objective | None = None,
+) -> tuple[float, int]:
+    """Negative log-likelihood in nats of all predicted tokens, and their number; every rank gets both.
 
-    `across` says whether documents in a window see one another, as they did in training.
+    `across` says whether documents in a window see one another, as they did in training. Without an objective all
+    tokens are predicted, each from those before.
     """
     windows = held_out.windows(length)
     ranks = place.layout.data
@@ -73,12 +82,13 @@ def model_nats(
     with torch.no_grad():
         for start in range(0, len(numbers), _MICRO_BATCHES_AT_ONCE * micro):
             part = numbers[start : start + _MICRO_BATCHES_AT_ONCE * micro]
-            batches = to_batches(_rows(held_out, windows, part, length, across), micro, place.device)
+            rows = _rows(held_out, windows, part, length, across)
+            batches = to_batches(rows if objective is None else ask(objective, rows), micro, place.device)
             more_nats, more_tokens = run_micro_batches(chunks, batches, place, backward=False)
             nats, tokens = nats + more_nats, tokens + more_tokens
     total, counted = place.sum_over_all([nats, tokens])
-    assert int(counted) == held_out.tokens, (counted, held_out.tokens)
-    return total
+    assert objective is not None or int(counted) == held_out.tokens, (counted, held_out.tokens)
+    return total, int(counted)
 
 
 def _rows(held_out: HeldOut, windows: CutEpoch, numbers: Sequence[int], length: int, across: bool) -> Rows:

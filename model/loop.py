@@ -72,7 +72,7 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     return Training(
         run,
         place,
-        training_loader(order, settings, place, dataset.tokenizer.end_of_document),
+        training_loader(order, settings, place, dataset.tokenizer),
         chunks,
         optimizer,
         build_schedule(optimizer, settings.optimizer, run.steps, done),

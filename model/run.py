@@ -134,9 +134,12 @@ class EvaluationRecord(Manifest):
     text_bytes: int
     """UTF-8 bytes of the same documents."""
     loss: float
-    """Nats for each token, of the trained model."""
+    """Nats for each predicted token, of the trained model."""
+    untrained_loss: float
+    """The same of the model as initialised."""
     perplexity: float
-    bits_per_byte: BitsPerByte
+    bits_per_byte: BitsPerByte | None = None
+    """Only of a model that predicts the next token: others give a text no likelihood."""
     samples: tuple[Sample, ...]
     seconds: float
 

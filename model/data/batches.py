@@ -14,6 +14,7 @@ import torch
 
 from model.data.documents import Documents
 from model.data.packing import Pieces
+from model.objectives import Objective
 
 Int32s = npt.NDArray[np.int32]
 
@@ -25,7 +26,8 @@ class Batch:
     tokens: torch.Tensor
     """int64, what is read; 0 on padding."""
     labels: torch.Tensor
-    """int64, the sample's own tokens, each to be predicted from `tokens` up to its position; 0 on padding."""
+    """int64, for next-token prediction the sample's own tokens, each to be predicted from `tokens` up to its position;
+    0 where nothing is predicted."""
     positions: torch.Tensor
     """int64, 0, 1, ... in each sequence; they do not start again with each document."""
     mask: torch.Tensor
@@ -69,6 +71,16 @@ def fill_row(row: Int32s, documents: Documents, pieces: Pieces, end_of_document:
     tokens[begins] = before
     if len(row) > 2:
         row[2, :begin] = np.repeat(np.arange(len(begins), dtype=np.int32), pieces.counts)
+
+
+def ask(objective: Objective, rows: Rows) -> Rows:
+    """Rows of next-token prediction as rows of another objective."""
+    given = rows.values.numpy()
+    asked = objective.ask(given, rows.samples)
+    if asked is given:
+        return rows
+    values = torch.from_numpy(asked)
+    return Rows(values.pin_memory() if rows.values.is_pinned() else values, rows.samples)
 
 
 def to_batches(rows: Rows, micro: int, device: torch.device) -> list[Batch]:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from infra.manifest import TokenizerRecord
 from model.config import TrainingSettings
-from model.data.batches import Batch, Rows, empty_rows, fill_row, own_samples, to_batches
+from model.data.batches import Batch, Rows, ask, empty_rows, fill_row, own_samples, to_batches
 from model.data.order import TrainingOrder
 from model.data.skips import Skips, place_of
+from model.objectives import Objective
 from model.parallel import Place
 
 
@@ -32,9 +34,13 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         device: torch.device,
+        objective: Objective | None = None,
     ) -> None:
-        """`rank` is the number of this one among the `ranks` that take different samples."""
-        self.order, self.device = order, device
+        """`rank` is the number of this one among the `ranks` that take different samples.
+
+        Without an objective the next token is to be predicted.
+        """
+        self.order, self.device, self._objective = order, device, objective
         self._settings, self._end, self._rank, self._ranks = settings, end_of_document, rank, ranks
         self._ahead: _Ahead | None = None
         self.waited = 0.0
@@ -85,12 +91,23 @@ class Loader:
         for number, sample in enumerate(samples):
             source, pieces = self.order.sample(place_of(sample, request.skips))
             fill_row(values[:, number], self.order.sources[source].documents, pieces, self._end)
-        return rows
+        return rows if self._objective is None else ask(self._objective, rows)
 
 
-def training_loader(order: TrainingOrder, settings: TrainingSettings, place: Place, end_of_document: int) -> Loader:
+def training_loader(
+    order: TrainingOrder, settings: TrainingSettings, place: Place, tokenizer: TokenizerRecord
+) -> Loader:
     """The loader of a rank of a training run."""
-    return Loader(order, settings, end_of_document, rank=place.data_rank, ranks=place.layout.data, device=place.device)
+    end = tokenizer.end_of_document
+    return Loader(
+        order,
+        settings,
+        end,
+        rank=place.data_rank,
+        ranks=place.layout.data,
+        device=place.device,
+        objective=Objective(settings.model, tokenizer.vocabulary_size, end, settings.seed),
+    )
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,8 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, tmp_path) -> No
     heldout = dataset.split("heldout")
     assert (one.step, one.tokens, one.text_bytes) == (30, heldout[0].tokens, heldout[0].text_bytes)
     assert one.perplexity == pytest.approx(math.exp(one.loss))
+    assert one.untrained_loss > one.loss
+    assert one.bits_per_byte
     assert one.bits_per_byte.trained == pytest.approx(one.loss * one.tokens / math.log(2) / one.text_bytes)
     # As initialised, the model says nothing: one of 512 padded tokens.
     assert one.bits_per_byte.untrained == pytest.approx(math.log2(512) * one.tokens / one.text_bytes, rel=0.01)
@@ -55,6 +57,7 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, tmp_path) -> No
     store.remove(evaluation_path(trained, 30))
     two = evaluate(store, trained, tmp_path, settings.model_copy(update={"parallel": layout(tensor=2)}))
     assert two.layout.tensor == 2
+    assert two.bits_per_byte
     for ours, theirs in zip(
         two.bits_per_byte.model_dump().values(), one.bits_per_byte.model_dump().values(), strict=True
     ):

@@ -26,7 +26,7 @@ from tests.model.small_runs import layout, small_training
 def training(store, dataset, place, request) -> Training:
     settings = small_training(parallel=layout(overlap=True, bucket_size=3000), seed=len(request.node.name))
     run = prepare_run(store, dataset, "fixes", settings)
-    loader = training_loader(open_order(store, [dataset], settings.data, 64, 1), settings, place, 2)
+    loader = training_loader(open_order(store, [dataset], settings.data, 64, 1), settings, place, dataset.tokenizer)
     chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     schedule = build_schedule(optimizer, settings.optimizer, settings.duration.steps or 1, done=0)
