@@ -88,8 +88,8 @@ def measure(
     table = words.table
     own = lists.get(language or "")
     listed = stop_words(language or "") if own is None else frozenset(own)
-    stops = np.full(len(table.ids), -1, np.int32)
-    known = sorted(table.ids[word] for word in listed if word in table.ids)
+    known = table.learn(sorted(listed))
+    stops = np.full(table.size, -1, np.int32)
     stops[known] = np.arange(len(known))
     counts = count_words(words.tokens, words.text_tokens, table.lengths, table.is_word, table.is_alphabetic, stops)
     nonsymbol, characters, alphabetic, stopping = counts.T

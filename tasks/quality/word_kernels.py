@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-SPACE, BREAK, OPENING, LETTER = 1, 2, 4, 8
-"""Classes of characters: white space, the end of a line, a bullet or hyphen, a letter."""
-TAIL_ALWAYS, TAIL_AFTER_LOWER = 1, 2
-"""Marks that are cut off a word of letters: always, or after a-z."""
-DIFFICULT, LETTERS, LETTERS_AND_TAIL = 0, 1, 2
-"""Kinds of new chunks: one needs the rules, the others are a word of letters, with or without a mark behind it."""
+SPACE, BREAK, OPENING, LETTER, SYMBOL, MARK, ENDING = 1, 2, 4, 8, 16, 32, 64
+"""Classes of characters: white space, the end of a line, a bullet or hyphen, a letter, part of a symbol, punctuation
+(by its category), a mark that ends a sentence."""
 BULLET_LINE, ELLIPSIS_LINE, SQUARE_LINE, CURLY_LINE = 1, 2, 4, 8
 """Flags of lines: begins with a bullet, ends in an ellipsis, holds a square bracket, holds a curly one."""
 OTHER, TERMINAL, PUNCTUATION = 0, 1, 2
 """What a token does to sentences: begins one after a terminal mark, ends one, or neither."""
-FRAGILE, HEAD, TAIL = 1, 2, 4
-"""Flags of a chunk: special cases changed its tokens; one could begin at its end; one could end at its start."""
+WORD, ALPHABETIC = 4, 8
+"""Flags of tokens, besides what they do to sentences: not all of it is a symbol; it holds a letter."""
+FRAGILE, HEAD, TAIL, CHANGED = 1, 2, 4, 8
+"""Flags of a chunk or token: special cases changed its tokens; one could begin at its end; one could end at its start;
+as a token, a special case takes its place."""
 _M61 = np.uint64((1 << 61) - 1)
 _BASE = np.uint64(1_000_003_000_017)
 
@@ -108,8 +108,19 @@ def _slot(hashed: Any, slots: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _find(codes: Any, begin: int, size: int, hashed: Any, slots: Any, hashes: Any, bounds: Any, pool: Any) -> Any:
-    """The slot that holds a chunk, or the empty one where it belongs."""
+def hash_characters(codes: Any, begin: int, end: int) -> Any:
+    """A hash for tables of strings."""
+    hashed = np.uint64(0)
+    for position in range(begin, end):
+        hashed = (hashed ^ np.uint64(codes[position])) * np.uint64(0x9E3779B97F4A7C15)
+        hashed ^= hashed >> np.uint64(32)
+    return hashed
+
+
+@njit(cache=True, nogil=True)
+def find(codes: Any, begin: int, size: int, hashed: Any, table: Any) -> Any:
+    """The slot that holds a string, or the empty one where it belongs (see `look_up`)."""
+    slots, hashes, bounds, pool = table
     slot = _slot(hashed, slots)
     while slots[slot]:
         entry = slots[slot]
@@ -126,48 +137,32 @@ def _find(codes: Any, begin: int, size: int, hashed: Any, slots: Any, hashes: An
 
 
 @njit(cache=True, nogil=True)
-def look_up(codes: Any, begins: Any, ends: Any, classes: Any, tails: Any, rules: int, table: Any, known: int) -> Any:
-    """Ids of chunks; 0 for empty ones. New ones are added to the table, which has to have room for all.
+def look_up(codes: Any, begins: Any, ends: Any, table: Any, known: int, ids: Any, fresh: Any, start: int) -> Any:
+    """Ids of strings; 0 for empty ones. New ones are added to the table, until its slots are half full.
 
     The table: `slots` (a power of two of them) hold ids or 0; by id, `hashes`, and the characters
-    pool[bounds[id] : bounds[id + 1]]. Ids below `rules` are special cases; `tails` says of ASCII characters which are
-    cut off a word, and nothing is plain if it is empty. Returns ids and, for each new id in turn, the index of its
-    chunk and its kind.
+    pool[bounds[id] : bounds[id + 1]], with room for all strings given. Fills in `ids` from string `start` on and, by
+    id, `fresh`, the index of the string that is new. Returns how many ids are known, and which string comes next.
     """
     slots, hashes, bounds, pool = table
-    ids = np.zeros(len(begins), np.int32)
-    fresh = np.empty(len(begins), np.int64)
-    kinds = np.zeros(len(begins), np.uint8)
-    first = known
-    for index in range(len(begins)):
+    for index in range(start, len(begins)):
         begin, size = begins[index], ends[index] - begins[index]
         if size == 0:
+            ids[index] = 0
             continue
-        hashed = before = np.uint64(0)
-        letters = 0
-        for position in range(begin, begin + size):
-            before = hashed
-            hashed = (hashed ^ np.uint64(codes[position])) * np.uint64(0x9E3779B97F4A7C15)
-            hashed ^= hashed >> np.uint64(32)
-            letters += classes[codes[position]] & LETTER != 0
-        slot = _find(codes, begin, size, hashed, slots, hashes, bounds, pool)
+        hashed = hash_characters(codes, begin, begin + size)
+        slot = find(codes, begin, size, hashed, table)
         if slots[slot] == 0:
-            last = codes[begin + size - 1]
-            if letters == size and len(tails):
-                kinds[known - first] = LETTERS
-            elif letters == size - 1 and size > 1 and last < len(tails) and tails[last]:
-                word = slots[_find(codes, begin, size - 1, before, slots, hashes, bounds, pool)]
-                lower = 97 <= codes[begin + size - 2] <= 122
-                if (word == 0 or word >= rules) and (lower or tails[last] == TAIL_ALWAYS):
-                    kinds[known - first] = LETTERS_AND_TAIL
+            if 2 * known > len(slots):
+                return known, index
             slots[slot] = known
             hashes[known] = hashed
             pool[bounds[known] : bounds[known] + size] = codes[begin : begin + size]
             bounds[known + 1] = bounds[known] + size
-            fresh[known - first] = index
+            fresh[known] = index
             known += 1
         ids[index] = slots[slot]
-    return ids, fresh[: known - first].copy(), kinds[: known - first].copy()
+    return known, len(begins)
 
 
 @njit(cache=True, nogil=True)
@@ -244,17 +239,29 @@ def add(a: Any, b: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def hash_tokens(codes: Any, lengths: Any) -> Any:
-    """For tokens that stand one after the other: hash of the characters, and the hash's base to the length's power.
+def describe(pool: Any, bounds: Any, classes: Any) -> Any:
+    """For the tokens pool[bounds[i] : bounds[i + 1]]: flags, hash, and the hash's base to the length's power.
 
-    The hash is polynomial modulo 2^61-1: that of two tokens joined is hash(a) * power(b) + hash(b).
+    Flags are what it does to sentences, WORD and ALPHABETIC. The hash is polynomial modulo 2^61-1: that of two tokens
+    joined is hash(a) * power(b) + hash(b).
     """
-    hashes = np.zeros(len(lengths), np.uint64)
-    powers = np.ones(len(lengths), np.uint64)
-    at = 0
-    for index in range(len(lengths)):
-        for position in range(at, at + lengths[index]):
-            hashes[index] = add(multiply(hashes[index], _BASE), np.uint64(codes[position]) + np.uint64(1))
+    flags = np.zeros(len(bounds) - 1, np.uint8)
+    hashes = np.zeros(len(flags), np.uint64)
+    powers = np.ones(len(flags), np.uint64)
+    for index in range(len(flags)):
+        some, every = np.uint8(0), np.uint8(255)
+        for code in pool[bounds[index] : bounds[index + 1]]:
+            some |= classes[code]
+            every &= classes[code]
+            hashes[index] = add(multiply(hashes[index], _BASE), np.uint64(code) + np.uint64(1))
             powers[index] = multiply(powers[index], _BASE)
-        at += lengths[index]
-    return hashes, powers
+        size = bounds[index + 1] - bounds[index]
+        if size == 1 and every & ENDING:
+            flags[index] = TERMINAL
+        elif size and every & MARK:
+            flags[index] = PUNCTUATION
+        if size and not every & SYMBOL:
+            flags[index] |= WORD
+        if some & LETTER:
+            flags[index] |= ALPHABETIC
+    return flags, hashes, powers

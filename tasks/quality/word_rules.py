@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from tasks.quality.affix_rules import affix_rules
 from tasks.quality.spacy_library import spacy
-from tasks.quality.word_kernels import FRAGILE, HEAD, TAIL, TAIL_AFTER_LOWER, TAIL_ALWAYS
+from tasks.quality.word_kernels import CHANGED, FRAGILE, HEAD, TAIL
 
 UNSPACED = frozenset({"zh", "yue", "wuu", "gan", "lzh", "ja", "th", "lo", "km", "my", "bo", "dz"})
 """Languages written without spaces between words (Tibetan and Dzongkha: between syllables)."""
@@ -31,13 +32,9 @@ _UNSPACED_BLOCKS = (
 )  # Thai and Lao, Myanmar, Khmer, kana, ideographs, more Myanmar, more ideographs
 _PART = "\n"  # a special case of its own in every language, and in no chunk, line or other case
 _TOGETHER = 1000  # chunks that spaCy is given at once
-_WINDOW = 80
-_PATIENCE = 1_000_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
+_PATIENCE = 100_000  # spaCy takes affixes off one by one: time grows with their number times the chunk's length
 _SHORT = 300  # chunks that are never too much for it
 _PLAIN = re.compile(r"\w+|[^\w\s]")
-_LETTER_AFFIXES = ("el", "fr", "ht", "hu", "id", "it", "ms", "pl", "pt", "ro", "sl")  # clitics, currencies
-_POSSESSIVES = ("'s", "'S", "\u2019s", "\u2019S")
-_DIGIT = re.compile("[0-9]")
 _PROXIES = {"no": "nb"}
 _NEEDS_PACKAGES = ("ja", "ko", "th", "vi", "zh")  # spaCy leaves these to packages of their own
 
@@ -90,37 +87,6 @@ def _blank(language: str) -> Any:
     return spacy().blank(language)
 
 
-class QuickSearches:
-    """A tokeniser's searches for affixes, which need not read what cannot hold one.
-
-    Letters alone never are an affix. None begins with a letter or digit but currencies with a dollar sign, and none
-    ends with one but 's and units after a digit (languages with others are named in _LETTER_AFFIXES). Suffixes but
-    full stops are short, so that the end of a long chunk is enough.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._prefix, self._suffix, self._infixes = model.prefix_search, model.suffix_search, model.infix_finditer
-        self.token_match, self.url_match = model.token_match, model.url_match
-
-    def prefix_search(self, chunk: str) -> Any:
-        """The first prefix."""
-        return None if chunk[:1].isalnum() and "$" not in chunk else self._prefix(chunk)
-
-    def suffix_search(self, chunk: str) -> Any:
-        """The last suffix."""
-        if chunk[-1:].isalnum() and chunk[-2:] not in _POSSESSIVES and (chunk.isalpha() or not _DIGIT.search(chunk)):
-            return None
-        if len(chunk) > _WINDOW:  # or the search would begin at the chunk's beginning for every suffix
-            found = self._suffix(chunk[-_WINDOW:])
-            if found is None or found.start() > _WINDOW // 2:
-                return found
-        return self._suffix(chunk)
-
-    def infix_finditer(self, chunk: str) -> Any:
-        """All infixes."""
-        return () if chunk.isalpha() else self._infixes(chunk)
-
-
 class SpacyRules:
     """A language's rules, without a model."""
 
@@ -131,22 +97,21 @@ class SpacyRules:
         from spacy.vocab import Vocab
 
         known = _blank(language).tokenizer
-        slow = language in _LETTER_AFFIXES
-        searches = known if slow else QuickSearches(known)
-        self._patience = _PATIENCE // 10 if slow else _PATIENCE
         self._vocab = Vocab()  # a vocabulary of its own: the language's works out features of every new word
-        self._tokenizer = _tokenizer(self._vocab, searches, known.rules)
+        self._tokenizer = _tokenizer(self._vocab, known, known.rules)
+        self.affixes: tuple[Any, ...] | None = affix_rules(known).arrays
         self.special = sorted(rule for rule in known.rules if rule.strip() == rule != "")
-        self.links = self._read_special_cases(_tokenizer(self._vocab, searches, {}))
+        self.links: dict[str, int] = {}
+        self.changed_pairs: list[tuple[str, str]] = []
+        self._read_special_cases(_tokenizer(self._vocab, known, {}))
         self._head_ends = tuple(token for token, link in self.links.items() if link & HEAD)
         self._tail_begins = tuple(token for token, link in self.links.items() if link & TAIL)
         spaced = sorted((rule for rule in self.special if len(rule.split()) > 1), key=len, reverse=True)
         self._spaced_rule = re.compile("|".join(map(re.escape, spaced))).search if spaced else None
-        self.tails = np.zeros(0, np.uint8) if language in ("id", "ms") else self._plain_tails()
 
-    def _read_special_cases(self, bare: Any) -> dict[str, int]:
+    def _read_special_cases(self, bare: Any) -> None:
         """Which tokens can begin or end a special case of several tokens, and which betray that one was applied."""
-        links: dict[str, int] = {}
+        links = self.links
         for parts, final in zip(
             self._tokens_of(bare, self.special), self._tokens_of(self._tokenizer, self.special), strict=True
         ):
@@ -158,21 +123,9 @@ class SpacyRules:
                 if parts != final:  # one token of the case betrays it; a full stop would often lie
                     token = max([token for token in final if token not in parts] or final, key=len)
                     links[token] = links.get(token, 0) | FRAGILE
-        return links
-
-    def _plain_tails(self) -> np.ndarray:
-        """By ASCII code, the marks that are cut off the end of a word of letters."""
-        tails = np.zeros(128, np.uint8)
-
-        def cut(chunk: str) -> bool:
-            return list(self._tokens_of(self._tokenizer, [chunk])) == [[chunk[:-1], chunk[-1]]]
-
-        if self._tokenizer.token_match is None:
-            for mark in ',;:!?)"':
-                tails[ord(mark)] = TAIL_ALWAYS * (mark not in self.special and cut(f"xq{mark}"))
-            stop = "." not in self.special and all(cut(f"xq{letter}.") for letter in string.ascii_lowercase)
-            tails[ord(".")] = TAIL_AFTER_LOWER * stop
-        return tails
+                    self.changed_pairs.append((parts[0], parts[1]))
+            elif parts != final:
+                links[parts[0]] = links.get(parts[0], 0) | CHANGED
 
     def crosses_spaces(self, line: str) -> bool:
         """Whether a special case that holds a space stands in a line."""
@@ -199,7 +152,7 @@ class SpacyRules:
         """Tokens of each chunk, by spaCy where that does not take too long."""
         for start in range(0, len(chunks), _TOGETHER):
             part = chunks[start : start + _TOGETHER]
-            hard = {chunk for chunk in part if len(chunk) > _SHORT and _effort(chunk) > self._patience}
+            hard = {chunk for chunk in part if len(chunk) > _SHORT and _effort(chunk) > _PATIENCE}
             found = self._tokens_of(self._tokenizer, [chunk for chunk in part if chunk not in hard])
             for chunk in part:
                 yield _PLAIN.findall(chunk) if chunk in hard else next(found)
@@ -230,7 +183,8 @@ class Unspaced:
     def __init__(self) -> None:
         self.special: list[str] = []
         self.links: dict[str, int] = {}
-        self.tails = np.zeros(0, np.uint8)
+        self.changed_pairs: list[tuple[str, str]] = []
+        self.affixes: tuple[Any, ...] | None = None
         tibetan, marks = _letters_and_marks([(0xF00, 0xFFF)])
         others, more = _letters_and_marks(_UNSPACED_BLOCKS)
         marks += more

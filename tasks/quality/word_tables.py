@@ -3,27 +3,27 @@
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tasks.quality.word_kernels import (
+    ALPHABETIC,
     BREAK,
+    ENDING,
     LETTER,
+    MARK,
     OPENING,
-    OTHER,
-    PUNCTUATION,
     SPACE,
-    TERMINAL,
+    SYMBOL,
+    WORD,
+    describe,
     fill_slots,
-    hash_tokens,
     look_up,
 )
 from tasks.quality.word_rules import sentence_marks, symbols
 
-_LETTERS_UP_TO = 0x30000  # rarer letters are left to the rules
-_WORD, _ALPHABETIC = 4, 8
+_CHARACTERS = 0x32400  # no letter and no punctuation beyond
 
 
 class Column:
@@ -42,7 +42,9 @@ class Column:
     def room(self, count: int) -> np.ndarray:
         """The whole array, with room for so many more values."""
         if self.size + count > len(self._data):
-            self._data = np.concatenate([self.values, np.zeros(max(self.size, 2 * count), self._data.dtype)])
+            grown = np.empty(self.size + max(self.size, 2 * count), self._data.dtype)  # pages not used cost nothing
+            grown[: self.size] = self.values
+            self._data = grown
         return self._data
 
     def extend(self, values: Any) -> None:
@@ -51,45 +53,85 @@ class Column:
         self.size += len(values)
 
 
+class StringTable:
+    """Ids of strings by their characters, given in the order in which they come; id 0 is the empty string's."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        self._slots = np.zeros(1 << 15, np.int32)
+        self._hashes, self._bounds, self._pool = Column(np.uint64, [0]), Column(np.int64, [0, 0]), Column(np.uint32)
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """For the kernels: see `look_up`."""
+        return self._slots, self._hashes.values, self._bounds.values, self._pool.values
+
+    def look_up(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of codes[begins[i] : ends[i]], int32, and of each new one its index among them, int64."""
+        known, done = self.size, 0
+        hashes, bounds = self._hashes.room(len(begins)), self._bounds.room(len(begins))
+        pool = self._pool.room(int((ends - begins).sum()))
+        ids, fresh = np.empty(len(begins), np.int32), np.empty(known + len(begins), np.int64)
+        while done < len(begins):
+            table = (self._slots, hashes, bounds, pool)
+            self.size, done = look_up(codes, begins, ends, table, self.size, ids, fresh, done)
+            if done < len(begins):
+                self._slots = np.zeros(4 * len(self._slots), np.int32)
+                fill_slots(self._slots, hashes, self.size)
+        self._hashes.size, self._bounds.size = self.size, self.size + 1
+        self._pool.size = int(bounds[self.size])
+        return ids, fresh[known : self.size].copy()
+
+    def strings(self) -> list[str]:
+        """All strings, by id."""
+        bounds = 4 * self._bounds.values
+        data = self._pool.values.tobytes()
+        pairs = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+        return [data[begin:end].decode("utf-32-le", "surrogatepass") for begin, end in pairs]
+
+
 class TokenTable:
     """What each token is like, by its id; id 0 is white space, which is no word."""
 
     def __init__(self, links: Mapping[str, int]) -> None:
-        self.ids: dict[str, int] = {}
+        self._strings = StringTable()
         self._length, self._flags, self._links = Column(np.int32), Column(np.uint8), Column(np.uint8)
         self._hashes, self._powers = Column(np.uint64), Column(np.uint64)
-        self._symbols, self._terminals = symbols(), sentence_marks()
-        self.learn([""])
-        self.learn(list(links))
-        self.links[1:] = list(links.values())
+        self._describe()
+        known = self.learn(list(links))
+        self.links[known] = list(links.values())
 
-    def learn(self, tokens: list[str], letters: bool = False) -> np.ndarray:
-        """Ids of tokens, known or new: int32. `letters` says that they hold letters alone."""
-        ids, known = self.ids, len(self.ids)
-        found = np.array([ids.setdefault(token, len(ids)) for token in tokens], np.int32)
-        if len(ids) > known:
-            self._describe(list(islice(ids, known, None)), letters)
-        return found
+    @property
+    def ids(self) -> dict[str, int]:
+        """Ids by token, in their order; made anew each time, so not for work on many texts."""
+        return {token: index for index, token in enumerate(self._strings.strings())}
 
-    def _describe(self, tokens: list[str], letters: bool) -> None:
-        lengths = np.fromiter(map(len, tokens), np.int64, len(tokens))
-        self._length.extend(lengths)
-        self._links.extend(np.zeros(len(tokens)))
-        plain = np.full(len(tokens), _WORD | _ALPHABETIC | OTHER)
-        self._flags.extend(plain if letters else [self._flags_of(token) for token in tokens])
-        hashes, powers = hash_tokens(code_points("".join(tokens)), lengths)
+    def learn(self, tokens: Sequence[str]) -> np.ndarray:
+        """Ids of tokens, known or new: int32."""
+        ends = np.cumsum([0, *map(len, tokens)])
+        return self.learn_slices(code_points("".join(tokens)), ends[:-1], ends[1:])
+
+    def learn_slices(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Ids of the tokens codes[begins[i] : ends[i]], known or new: int32."""
+        ids, _ = self._strings.look_up(codes, begins, ends)
+        if self._strings.size > self._length.size:
+            self._describe()
+        return ids
+
+    def _describe(self) -> None:
+        _, _, bounds, pool = self._strings.arrays
+        bounds = bounds[self._length.size :]
+        flags, hashes, powers = describe(pool, bounds, character_classes())
+        self._length.extend(np.diff(bounds))
+        self._links.extend(np.zeros(len(flags)))
+        self._flags.extend(flags)
         self._hashes.extend(hashes)
         self._powers.extend(powers)
 
-    def _flags_of(self, token: str) -> int:
-        if token.isalpha():
-            return _WORD | _ALPHABETIC | OTHER
-        word = _WORD * (not self._symbols.issuperset(token))
-        alphabetic = _ALPHABETIC * any(map(str.isalpha, token))
-        if token in self._terminals:
-            return word | alphabetic | TERMINAL
-        punctuation = bool(token) and all(unicodedata.category(each)[0] == "P" for each in token)
-        return word | alphabetic | (PUNCTUATION if punctuation else OTHER)
+    @property
+    def size(self) -> int:
+        """How many tokens there are, the empty one too."""
+        return self._strings.size
 
     @property
     def lengths(self) -> np.ndarray:
@@ -109,12 +151,12 @@ class TokenTable:
     @property
     def is_word(self) -> np.ndarray:
         """Whether a character of the token is not punctuation."""
-        return self._flags.values & _WORD != 0
+        return self._flags.values & WORD != 0
 
     @property
     def is_alphabetic(self) -> np.ndarray:
         """Whether a character of the token is a letter."""
-        return self._flags.values & _ALPHABETIC != 0
+        return self._flags.values & ALPHABETIC != 0
 
     @property
     def hashes(self) -> np.ndarray:
@@ -127,31 +169,6 @@ class TokenTable:
         return self._powers.values
 
 
-class ChunkTable:
-    """Ids of chunks by their characters (see `look_up`); id 0 is white space that spaCy makes a token of."""
-
-    def __init__(self) -> None:
-        self.size = 1
-        self._slots = np.zeros(1 << 16, np.int32)
-        self._hashes, self._bounds, self._pool = Column(np.uint64, [0]), Column(np.int64, [0, 0]), Column(np.uint32)
-
-    def look_up(
-        self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray, tails: np.ndarray, rules: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Ids of chunks and, for each new one, its index among them and its kind (see the kernel)."""
-        if 2 * (self.size + len(begins)) > len(self._slots):
-            self._slots = np.zeros(1 << (4 * (self.size + len(begins))).bit_length(), np.int32)
-            fill_slots(self._slots, self._hashes.values, self.size)
-        hashes, bounds = self._hashes.room(len(begins)), self._bounds.room(len(begins))
-        pool = self._pool.room(int((ends - begins).sum()))
-        table = (self._slots, hashes, bounds, pool)
-        ids, fresh, kinds = look_up(codes, begins, ends, character_classes(), tails, rules, table, self.size)
-        self.size += len(fresh)
-        self._hashes.size, self._bounds.size = self.size, self.size + 1
-        self._pool.size = int(bounds[self.size])
-        return ids, fresh, kinds
-
-
 def code_points(text: str) -> np.ndarray:
     """The code points of a string, uint32."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
@@ -159,12 +176,17 @@ def code_points(text: str) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def character_classes() -> np.ndarray:
-    """For each code point whether it is white space, ends a line, opens a list item or is a letter: uint8."""
+    """For each code point its classes (SPACE and its like): uint8."""
     classes = np.zeros(0x110000, np.uint8)
     for code in range(0x3001):  # no white space beyond
         if chr(code).isspace():
             classes[code] = SPACE | BREAK * (len(f"a{chr(code)}b".splitlines()) > 1)
-    for code in range(_LETTERS_UP_TO):
-        classes[code] |= LETTER * chr(code).isalpha()
+    for code in range(_CHARACTERS):
+        if chr(code).isalpha():
+            classes[code] |= LETTER
+        elif unicodedata.category(chr(code))[0] == "P":
+            classes[code] |= MARK
     classes[[ord("-"), 0x2022]] |= OPENING
+    classes[list(map(ord, symbols()))] |= SYMBOL
+    classes[list(map(ord, sentence_marks()))] |= ENDING
     return classes

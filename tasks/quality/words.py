@@ -12,9 +12,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from tasks.quality.word_kernels import DIFFICULT, FRAGILE, HEAD, LETTERS_AND_TAIL, TAIL, gather, linked_lines, scan
+from tasks.quality.affix_kernels import cut
+from tasks.quality.word_kernels import CHANGED, FRAGILE, HEAD, TAIL, gather, linked_lines, scan
 from tasks.quality.word_rules import SpacyRules, Unspaced, language_rules
-from tasks.quality.word_tables import ChunkTable, Column, TokenTable, character_classes, code_points
+from tasks.quality.word_tables import Column, StringTable, TokenTable, character_classes, code_points
 
 LIBRARIES = ("spacy", "numba")
 """Libraries whose versions can change what a word is."""
@@ -67,15 +68,17 @@ class WordSplitter:
 
     def _forget(self) -> None:
         self.table = TokenTable(self._rules.links)
-        self._chunks = ChunkTable()
+        self._chunks = StringTable()
         self._starts, self._tokens = Column(np.int64, [0, 1]), Column(np.int32, [0])
         self._flags = Column(np.uint8, [0])
-        self._first_plain = 0  # nothing is plain until the special cases are known
+        pairs = self.table.learn([token for pair in self._rules.changed_pairs for token in pair])
+        self._changed_pairs = _pair_keys(pairs[::2], pairs[1::2])
         special = [rule for rule in self._rules.special if len(rule.split()) == 1]
         text, ends = "".join(special), np.cumsum([0, *map(len, special)])
+        self._specials, self._longest_special = 0, max(map(len, special), default=0)
         self._ids(text, code_points(text), ends[:-1], ends[1:])
         self._flags.values[:] &= HEAD | TAIL
-        self._first_plain = self._chunks.size
+        self._specials = self._chunks.size  # until now no chunk was cut by the rules alone
 
     def split(self, texts: Sequence[str], whole: bool = False) -> Words:
         """Lines, tokens and sentences of texts. If `whole`, each is one line, and white space at its end counts."""
@@ -113,32 +116,49 @@ class WordSplitter:
 
     def _ids(self, text: str, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """Ids of chunks, after learning the tokens of those that are new."""
-        tails = self._rules.tails if self._first_plain else np.zeros(0, np.uint8)
-        ids, fresh, kinds = self._chunks.look_up(codes, begins, ends, tails, self._first_plain)
+        ids, fresh = self._chunks.look_up(codes, begins, ends)
         if len(fresh):
-            self._learn(text, begins[fresh], ends[fresh], kinds)
+            self._learn(text, codes, begins[fresh], ends[fresh])
         return ids
 
-    def _learn(self, text: str, begins: np.ndarray, ends: np.ndarray, kinds: np.ndarray) -> None:
+    def _learn(self, text: str, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> None:
         """Tokens of new chunks, in the order of their ids."""
-        plain, tailed, difficult = kinds != DIFFICULT, kinds == LETTERS_AND_TAIL, kinds == DIFFICULT
-        chunks = _slices(text, begins[difficult], ends[difficult])
-        tokens, sizes = self._rules.tokenize(chunks)
-        every = np.where(tailed, 2, 1)
-        every[difficult] = sizes
-        starts = np.concatenate([[0], np.cumsum(every)])
-        ids = np.empty(starts[-1], np.int32)
-        ids[starts[:-1][plain]] = self.table.learn(_slices(text, begins[plain], (ends - tailed)[plain]), letters=True)
-        ids[starts[:-1][tailed] + 1] = self.table.learn(_slices(text, ends[tailed] - 1, ends[tailed]))
-        ids[np.repeat(difficult, every)] = self.table.learn(tokens)
-        links = self.table.links[ids]
+        ids, counts = self._cut(codes, begins, ends)
+        difficult = np.flatnonzero(counts == 0)
+        bounds = list(zip(begins[difficult].tolist(), ends[difficult].tolist(), strict=True))
+        tokens, sizes = self._rules.tokenize([text[begin:end] for begin, end in bounds])
+        counts[difficult] = sizes
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        every, plain = np.empty(starts[-1], np.int32), np.ones(len(counts), bool)
+        plain[difficult] = False
+        plain = np.repeat(plain, counts)
+        every[plain], every[~plain] = ids, self.table.learn(tokens)
+        links = self.table.links[every]
         flags = links[starts[:-1]] & TAIL | links[starts[1:] - 1] & HEAD
         fragile = np.bitwise_or.reduceat(links, starts[:-1]) & FRAGILE != 0
-        for number in np.flatnonzero(fragile & difficult).tolist():
-            flags[number] = self._rules.fragile_flags(text[begins[number] : ends[number]])
+        for number, (begin, end) in zip(difficult.tolist(), bounds, strict=True):
+            if fragile[number]:
+                flags[number] = self._rules.fragile_flags(text[begin:end])
         self._flags.extend(flags)
-        self._tokens.extend(ids)
+        self._tokens.extend(every)
         self._starts.extend(self._starts.values[-1] + starts[1:])
+
+    def _cut(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of the tokens of chunks that the rules cut, and how many each has: none if spaCy has to be asked."""
+        if self._rules.affixes is None or self._specials == 0:
+            return np.zeros(0, np.int32), np.zeros(len(begins), np.int64)
+        special = (self._chunks.arrays, self._specials, self._longest_special)
+        token_begins, token_ends, counts = cut(codes, begins, ends, self._rules.affixes, special)
+        ids = self.table.learn_slices(codes, token_begins, token_ends)
+        of_chunk = np.repeat(np.arange(len(counts)), counts)
+        links = self.table.links[ids]
+        changed = links & CHANGED != 0
+        joined = np.flatnonzero((links[:-1] & HEAD != 0) & (links[1:] & TAIL != 0) & (of_chunk[:-1] == of_chunk[1:]))
+        changed[joined[np.isin(_pair_keys(ids[joined], ids[joined + 1]), self._changed_pairs)]] = True
+        if changed.any():
+            counts[of_chunk[changed]] = 0
+            ids = ids[counts[of_chunk] > 0]
+        return ids, counts
 
     def _lines_across_spaces(self, text: str, begins: np.ndarray, ends: np.ndarray) -> list[int]:
         if not self._rules.crosses_spaces(text):
@@ -147,8 +167,9 @@ class WordSplitter:
         return [line for line, (begin, end) in bounds if self._rules.crosses_spaces(text[begin:end])]
 
 
-def _slices(text: str, begins: np.ndarray, ends: np.ndarray) -> list[str]:
-    return [text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+def _pair_keys(firsts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """A number for each pair of token ids, int64."""
+    return firsts.astype(np.int64) << 32 | seconds
 
 
 @lru_cache(maxsize=64)

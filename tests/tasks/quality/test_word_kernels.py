@@ -12,7 +12,7 @@ from tasks.quality.word_kernels import (
     ELLIPSIS_LINE,
     SQUARE_LINE,
     add,
-    hash_tokens,
+    describe,
     multiply,
     scan,
 )
@@ -104,12 +104,12 @@ def test_arithmetic_is_exact_modulo_a_prime() -> None:
 
 def test_the_hash_of_joined_tokens_follows_from_theirs() -> None:
     texts = ["ab", "\u00e9\U0001f600", "abab", "", "c"]
-    hashes, powers = hash_tokens(code_points("".join(texts)), np.array([len(text) for text in texts]))
+    _, hashes, powers = describe(code_points("".join(texts)), np.cumsum([0, *map(len, texts)]), character_classes())
     for text, hashed, power in zip(texts, hashes.tolist(), powers.tolist(), strict=True):
         expected = 0
         for character in text:
             expected = (expected * BASE + ord(character) + 1) % PRIME
         assert (hashed, power) == (expected, pow(BASE, len(text), PRIME))
     first, second = 0, 1
-    both, _ = hash_tokens(code_points(texts[first] + texts[second]), np.array([4]))
+    _, both, _ = describe(code_points(texts[first] + texts[second]), np.array([0, 4]), character_classes())
     assert int(both[0]) == (int(hashes[first]) * int(powers[second]) + int(hashes[second])) % PRIME
