@@ -13,9 +13,9 @@ N     weights that a token meets: without those of the input embedding, which is
 L     layers
 w     heads times the width of a head; hidden_size in most models
 c     positions that a position attends to, on average: the products of queries with keys and of weights with values
-      take 2 w c each forwards and twice that backwards. With s positions c is s / 2 under a causal mask (which makes the
-      well-known 6 L s w), s without one, and v - v^2 / (2 s) in a layer with a window of v < s. Masks between documents
-      lower what is computed but not this number: the work that was asked for is then overstated.
+      take 2 w c each forwards and twice that backwards. With s positions c is s / 2 under a causal mask (which makes
+      the well-known 6 L s w), s without one, and v - v^2 / (2 s) in a layer with a window of v < s. Masks between
+      documents lower what is computed but not this number: the work that was asked for is then overstated.
 
 An encoder-decoder is the same sum over the positions of both sides; keys and values of the cross-attention are made at
 the encoder's positions, and a decoder's position attends to all of them. A layer of an LSTM has 8 h^2 weights and no

@@ -12,16 +12,33 @@ from model.context import own_positions
 from model.data.batches import Batch
 from model.parallel import Place, context_group
 
+SUMS = 4
+"""Numbers in what `sum_micro_batches` returns."""
+
 
 def run_micro_batches(
     chunks: Sequence[Any], batches: Sequence[Batch], place: Place, *, backward: bool
 ) -> tuple[float, int]:
-    """Run micro-batches of equal shape and return the loss.
+    """Run micro-batches of equal shape and return the sum of their losses and the number of predicted tokens.
 
-    The result, the sum in nats over predicted tokens and their number, is this rank's own part: the caller adds it up
-    over all ranks, of which those that do not hold the loss return zero. With `backward`, gradients are left in the
-    model's buffers, divided by the number of tokens in the global batch.
+    Waits for the device; the rest is as for `sum_micro_batches`.
     """
+    loss, _, _, tokens = sum_micro_batches(chunks, batches, place, backward=backward).tolist()
+    return loss, int(tokens)
+
+
+def sum_micro_batches(chunks: Sequence[Any], batches: Sequence[Batch], place: Place, *, backward: bool) -> torch.Tensor:
+    """Run micro-batches of equal shape and return the sums of their losses, without waiting for the device.
+
+    Float64 on the rank's device, over predicted tokens, in nats: cross entropy, what is made small (the same unless
+    `training.loss` adds to it), the z-loss in it, and the number of tokens. The result is this rank's own part: the
+    caller adds it up over all ranks, of which those that do not hold the loss return zero. With `backward`, gradients
+    are left in the model's buffers, divided by the number of tokens in the global batch; without, the model neither
+    drops anything out nor adds anything to the cross entropy.
+    """
+    for chunk in chunks:
+        if chunk.training != backward:
+            chunk.train(backward)
     if not backward:
         # The interleaved schedule takes as many at a time as there are stages; what is added does not count.
         nothing = replace(batches[0], mask=torch.zeros_like(batches[0].mask))
@@ -38,9 +55,8 @@ def run_micro_batches(
         forward_only=not backward,
     )
     if not place.holds_loss:
-        return 0.0, 0
-    loss, tokens = torch.stack([each["sums"] for each in reported]).sum(0).tolist()
-    return loss, int(tokens)
+        return torch.zeros(SUMS, dtype=torch.float64, device=place.device)
+    return torch.stack([each["sums"] for each in reported]).sum(0)
 
 
 def _micro_batches_at_once(place: Place) -> int:
@@ -62,7 +78,11 @@ def _forward(batches: Iterator[Batch], model: Any) -> tuple[torch.Tensor, Any]:
 
 
 def _loss(mask: torch.Tensor, losses: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum and number of the losses [sequences, positions] that count, as Megatron-Core's per-token loss wants them."""
-    total, tokens = (losses.float() * mask).sum(), mask.sum()
-    sums = torch.stack([total.detach().double(), tokens.double()])
-    return total, tokens.to(torch.int), {"sums": sums}
+    """Sum and number of the losses that count, as Megatron-Core's per-token loss wants them.
+
+    `losses` is [sequences, positions], or [3, sequences, positions] as `model.loss.use_loss` describes.
+    """
+    sums, tokens = (losses.float() * mask).flatten(-2).sum(-1), mask.sum()
+    wanted, entropy, z_loss = sums if losses.ndim == 3 else (sums, sums, torch.zeros_like(sums))
+    reported = torch.stack([entropy, wanted, z_loss, tokens]).detach().double()
+    return wanted, tokens.to(torch.int), {"sums": reported}

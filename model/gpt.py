@@ -48,6 +48,7 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
         **_shape(model),
         **mixture_options(model.mixture, model.ffn_hidden_size),
         **layout_options(parallel, device),
+        **_recomputed(training),
         params_dtype=dtype,
         pipeline_dtype=dtype,
         bf16=training.dtype == "bfloat16",
@@ -65,6 +66,20 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
     )
     config.block_masks = BlockMasks()  # shared by all layers
     return config
+
+
+def _recomputed(training: TrainingSettings) -> dict[str, Any]:
+    match training.recompute:
+        case "none":
+            return {}
+        case "selective":
+            # The attention keeps little for the way back; what the feed-forward layer keeps is most of the rest.
+            return {
+                "recompute_granularity": "selective",
+                "recompute_modules": ["moe" if training.model.mixture else "mlp"],
+            }
+        case "full":
+            return {"recompute_granularity": "full", "recompute_method": "uniform", "recompute_num_layers": 1}
 
 
 def _shape(model: ModelSettings) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from model import megatron_fixes
 from model.config import OptimizerSettings, TrainingSettings
 
 _DECAY_STYLES = {"warmup-stable-decay": "WSD"}
+_DECAY_SHAPES = {"square-root": "minus_sqrt"}
 
 
 def build_optimizer(chunks: list[Any], training: TrainingSettings) -> Any:
@@ -40,6 +42,13 @@ def build_optimizer(chunks: list[Any], training: TrainingSettings) -> Any:
     return optimizer
 
 
+def clip_gradients(optimizer: Any, norm: float) -> None:
+    """Scale the gradients, whose norm is known, down to the largest norm that the settings allow."""
+    for each in optimizer.chained_optimizers:
+        if weights := each.get_parameters():
+            clip_grad_by_total_norm_fp32(weights, max_norm=each.config.clip_grad, total_norm=norm)
+
+
 def build_schedule(optimizer: Any, settings: OptimizerSettings, steps: int, done: int) -> OptimizerParamScheduler:
     """Megatron-Core's scheduler of learning rate and weight decay for a run of `steps` updates, `done` of them made.
 
@@ -56,7 +65,7 @@ def build_schedule(optimizer: Any, settings: OptimizerSettings, steps: int, done
         lr_decay_steps=decay_steps,
         lr_decay_style=_DECAY_STYLES.get(settings.schedule, settings.schedule),
         wsd_decay_steps=max(1, min(round(settings.decay_fraction * steps), decay_steps - settings.warmup_steps)),
-        lr_wsd_decay_style="linear",
+        lr_wsd_decay_style=_DECAY_SHAPES.get(settings.decay_shape, settings.decay_shape),
         start_wd=settings.weight_decay,
         end_wd=settings.weight_decay,
         wd_incr_steps=0,

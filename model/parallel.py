@@ -78,6 +78,10 @@ class Place:
         dist.all_reduce(total)
         return total.tolist()
 
+    def add_over_all(self, total: torch.Tensor) -> None:
+        """Sum a tensor on the device over all ranks, in place and without waiting for the device."""
+        dist.all_reduce(total)
+
     def sum_counts(self, counts: torch.Tensor) -> torch.Tensor:
         """Sum a tensor of int64 counts over all ranks."""
         total = counts.to(self.device)
