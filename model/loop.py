@@ -1,7 +1,6 @@
 """The training loop."""
 
 import logging
-import signal
 import time
 
 from infra.manifest import DatasetManifest
@@ -12,43 +11,45 @@ from model.data.loader import training_loader
 from model.data.shards import verify_shards
 from model.data.sources import open_order
 from model.distribution import distribute
+from model.events import read_events
+from model.health import Health, Stragglers, Unhealthy
 from model.journal import Journal
 from model.optimizer import build_optimizer, build_schedule
 from model.parallel import Place, parallel
-from model.rank import StopRequest
+from model.rank import STOPPED, StopRequest
+from model.recovery import record_straggler, report, respond
 from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
 from model.step import Training, make_step
 from model.weights import count_parameters
 
 logger = logging.getLogger(__name__)
 
-STOPPED = 128 + signal.SIGTERM
-"""Exit code after SIGTERM, as a shell would report it."""
-
 
 def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
-    """Train to the end or until SIGTERM; returns the exit code of the rank.
+    """Train to the end or until a stop signal; returns the exit code of the rank.
 
-    Raises DamagedData for shards that differ from the manifest, RunFailed where the loss is no longer a number, and
-    DiskFull where a checkpoint does not fit.
+    Raises DamagedData for shards that differ from the manifest, RunFailed where a step is unhealthy and the settings
+    say to stop, and DiskFull where a checkpoint does not fit.
     """
-    stop = StopRequest()
-    with parallel(run.training.parallel, run.training.seed) as place:
+    safety = run.training.checkpoint
+    with (
+        StopRequest(safety.stop_signals, safety.grace_seconds) as stop,
+        parallel(run.training.parallel, run.training.seed) as place,
+    ):
         training = _prepare(store, run, dataset, place)
         parameters = count_parameters(training.chunks, place)
         journal = Journal(store, run, training.step) if place.is_reporter else None
         if journal:
             _announce(training, parameters)
-        started = time.monotonic()
+        loop = _Loop(store, training, journal, stop)
         try:
-            finished = _loop(training, journal, stop, started)
+            finished = loop.run()
         finally:
             training.loader.close()
-            if journal:
-                journal.close()
-        if journal and finished:
-            seconds = training.earlier_seconds + time.monotonic() - started
-            _summarise(store, training, journal, parameters, seconds)
+            if loop.journal:
+                loop.journal.close()
+        if loop.journal and finished:
+            _summarise(store, training, loop.journal, parameters, loop.seconds)
         place.wait_for_all()
     return 0 if finished else STOPPED
 
@@ -65,9 +66,11 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     checkpoints = Checkpoints(store, run, place)
-    checkpoints.clean()
+    events = place.share(read_events(store.local_path(run.folder)) if place.rank == 0 else None)
+    checkpoints.clean(events)
     if (record := checkpoints.latest()) is not None:
         checkpoints.load(record, [chunk.module for chunk in chunks], optimizer)
+        events = max(events, list(record.events), key=len)
     done = record.step if record else 0
     return Training(
         run,
@@ -77,10 +80,12 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
         optimizer,
         build_schedule(optimizer, settings.optimizer, run.steps, done),
         checkpoints,
+        Health(settings.health, record.losses if record else ()),
         step=done,
         consumed_samples=record.consumed_samples if record else 0,
         earlier_seconds=record.seconds if record else 0.0,
         saved_step=done,
+        events=events,
     )
 
 
@@ -102,21 +107,54 @@ def _announce(training: Training, parameters: int) -> None:
     )
 
 
-def _loop(training: Training, journal: Journal | None, stop: StopRequest, started: float) -> bool:
-    """Make steps until the run is complete (True) or a rank was asked to stop (False); a checkpoint ends both."""
-    settings = training.run.training
-    every = settings.checkpoint.every_steps
-    while training.step < training.run.steps:
-        row, stopping = make_step(training, stop)
-        if journal:
-            journal.add(row)
-        if stopping and training.step < training.run.steps:
-            training.save(started)
-            return False
-        if every is not None and training.step % every == 0:
-            training.save(started)
-    training.save(started)
-    return True
+class _Loop:
+    """Steps, and what happens between them."""
+
+    def __init__(self, store: Store, training: Training, journal: Journal | None, stop: StopRequest) -> None:
+        self._store, self._training, self.journal, self._stop = store, training, journal, stop
+        self._run_dir = store.local_path(training.run.folder)
+        self._stragglers = Stragglers(training.run.training.health, training.place)
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the loop in this launch and those before."""
+        return self._training.earlier_seconds + time.monotonic() - self._started
+
+    def run(self) -> bool:
+        """Make steps until the run is complete (True) or a rank was asked to stop (False); a checkpoint ends both."""
+        training, every = self._training, self._training.run.training.checkpoint.every_steps
+        while training.step < training.run.steps:
+            try:
+                row, stopping = make_step(training, self._stop)
+            except Unhealthy as finding:
+                self._respond(finding)
+                continue
+            if self.journal:
+                self.journal.add(row)
+            self._look_after_step()
+            if stopping and training.step < training.run.steps:
+                training.save(self.seconds, wait=True)
+                return False
+            if every is not None and training.step % every == 0:
+                training.save(self.seconds)
+        training.save(self.seconds, wait=True)
+        return True
+
+    def _respond(self, finding: Unhealthy) -> None:
+        went_back = respond(self._training, finding, self._run_dir)
+        if went_back and self.journal:
+            self.journal.close()
+            self.journal = Journal(self._store, self._training.run, self._training.step)
+
+    def _look_after_step(self) -> None:
+        training = self._training
+        training.checkpoints.poll()
+        if training.health.reported:
+            report(training, training.health.reported, self._run_dir)
+        if self._stragglers.due(training.step):
+            for slow in self._stragglers.measure():
+                record_straggler(training, slow, self._run_dir, self.seconds)
 
 
 def _summarise(store: Store, training: Training, journal: Journal, parameters: int, seconds: float) -> None:

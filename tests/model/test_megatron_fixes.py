@@ -14,6 +14,7 @@ from model.checkpoint import Checkpoints
 from model.data.loader import training_loader
 from model.data.sources import open_order
 from model.distribution import distribute
+from model.health import Health
 from model.megatron_fixes import _pad
 from model.optimizer import build_optimizer, build_schedule
 from model.rank import StopRequest
@@ -30,7 +31,8 @@ def training(store, dataset, place, request) -> Training:
     chunks = distribute(build_model(settings, settings.parallel, place, 400), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     schedule = build_schedule(optimizer, settings.optimizer, settings.duration.steps or 1, done=0)
-    return Training(run, place, loader, chunks, optimizer, schedule, Checkpoints(store, run, place))
+    checkpoints, health = Checkpoints(store, run, place), Health(settings.health)
+    return Training(run, place, loader, chunks, optimizer, schedule, checkpoints, health)
 
 
 def adam_states(training: Training) -> list[dict]:
