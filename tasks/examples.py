@@ -199,6 +199,13 @@ def _word_rows(counters: dict[str | None, Counter[str]], count: int) -> pa.Table
     rows = [
         {"language": language, "word": word, "count": number}
         for language in sorted(counters, key=lambda each: each or "")
-        for word, number in sorted(counters[language].items(), key=lambda item: (-item[1], item[0]))[:count]
+        for word, number in _most_common(counters[language], count)
     ]
     return pa.Table.from_pylist(rows, schema=WORDS_SCHEMA)
+
+
+def _most_common(counter: Counter[str], count: int) -> list[tuple[str, int]]:
+    """The most frequent words, equally frequent ones by name; only those that may be among them are sorted."""
+    least = min(sorted(counter.values(), reverse=True)[:count], default=0)
+    common = [item for item in counter.items() if item[1] >= least]
+    return sorted(common, key=lambda item: (-item[1], item[0]))[:count]

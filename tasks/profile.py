@@ -5,8 +5,8 @@ of a signal. Rows of all shards are added up by `merged`. Domains are the except
 its `max_domains` most frequent ones of each language.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -74,45 +74,59 @@ def count(ledger: pa.Table, settings: ProfileSettings) -> pa.Table:
         pc.binary_join_element_wise(ledger["stage"], ledger["reason"], "/"), ledger["split"], pa.scalar("not kept")
     )
     tables = [
-        _grouped("fate", ledger["language"], fate, None, amounts),
-        _grouped("source", ledger["language"], ledger["source"], None, amounts),
-        _most(_grouped("domain", ledger["language"], ledger["domain"].fill_null(""), None, amounts), settings),
+        _grouped("fate", ledger["language"], fate, amounts),
+        _grouped("source", ledger["language"], ledger["source"], amounts),
+        _most(_grouped("domain", ledger["language"], ledger["domain"].fill_null(""), amounts), settings),
     ]
     fixed = {field.name for field in FATE} - {"language_score", "quality", "tokens", "text_bytes"}
-    for field in ledger.schema:
-        if field.name not in fixed and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-            name = pa.array([field.name] * rows, pa.string())
-            bins = histogram_bins(ledger[field.name])
-            present = ledger[field.name].is_valid()
-            tables.append(_grouped("signal", ledger["language"], name, bins, amounts, present))
-    return merged(tables)
+    signals = [
+        field.name
+        for field in ledger.schema
+        if field.name not in fixed and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+    ]
+    return merged([*tables, *_histograms(ledger, signals, amounts)])
+
+
+def _histograms(ledger: pa.Table, signals: Sequence[str], amounts: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """The rows of every signal: what the documents of one language, fate and bin amount to."""
+    codes = cast("pa.DictionaryArray", ledger["language"].fill_null("").combine_chunks().dictionary_encode())
+    names = [name or None for name in codes.dictionary.to_pylist()]
+    kept = amounts["kept"].to_numpy().astype(np.int64)
+    groups = (codes.indices.to_numpy().astype(np.int64) * 2 + kept) * len(SIGNAL_EDGES)
+    weights = {name: amounts[name].to_numpy() for name in _COUNTS}
+    for signal in signals:
+        present = ledger[signal].is_valid().to_numpy()
+        cells, rows = np.unique((groups + _places(ledger[signal]))[present], return_inverse=True)
+        columns = {
+            "table": ["signal"] * len(cells),
+            "language": [names[each] for each in cells // len(SIGNAL_EDGES) // 2],
+            "key": [signal] * len(cells),
+            "bin": SIGNAL_EDGES[cells % len(SIGNAL_EDGES)],
+            "kept": cells // len(SIGNAL_EDGES) % 2 == 1,
+            # Sums of whole numbers in float64 are exact up to 2^53.
+            **{name: np.bincount(rows, each[present], len(cells)).astype(np.int64) for name, each in weights.items()},
+        }
+        yield pa.table([pa.array(columns[each.name], each.type) for each in PROFILE_SCHEMA], schema=PROFILE_SCHEMA)
 
 
 def histogram_bins(values: pa.ChunkedArray) -> pa.Array:
     """Lower edge of the bin of each value."""
+    return pa.array(SIGNAL_EDGES[_places(values)])
+
+
+def _places(values: pa.ChunkedArray) -> np.ndarray:
+    """Number of the bin of each value."""
     numbers = values.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)
     places = np.searchsorted(SIGNAL_EDGES, np.nan_to_num(numbers, posinf=np.inf, neginf=-np.inf), side="right") - 1
-    return pa.array(SIGNAL_EDGES[np.maximum(places, 0)])
+    return np.maximum(places, 0)
 
 
 def _grouped(
-    table: str,
-    language: pa.ChunkedArray,
-    key: pa.ChunkedArray | pa.Array,
-    bins: pa.Array | None,
-    amounts: dict[str, pa.ChunkedArray | pa.Array],
-    chosen: pa.ChunkedArray | None = None,
+    table: str, language: pa.ChunkedArray, key: pa.ChunkedArray | pa.Array, amounts: Mapping[str, Any]
 ) -> pa.Table:
     rows = len(key)
-    columns = {
-        "table": pa.array([table] * rows, pa.string()),
-        "language": language,
-        "key": key,
-        "bin": pa.nulls(rows, pa.float64()) if bins is None else bins,
-        **amounts,
-    }
-    every = pa.table(columns)
-    return merged([every if chosen is None else every.filter(chosen)])
+    fixed = {"table": pa.array([table] * rows, pa.string()), "bin": pa.nulls(rows, pa.float64())}
+    return merged([pa.table({**fixed, "language": language, "key": key, **amounts})])
 
 
 def _most(domains: pa.Table, settings: ProfileSettings) -> pa.Table:
