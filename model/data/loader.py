@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,7 +14,9 @@ from model.data.batches import Batch, Rows, ask, empty_rows, fill_row, own_sampl
 from model.data.order import TrainingOrder
 from model.data.skips import Skips, place_of
 from model.objectives import Objective
-from model.parallel import Place
+
+if TYPE_CHECKING:
+    from model.parallel import Place
 
 
 class Loader:
@@ -64,11 +66,11 @@ class Loader:
         Raises what went wrong in the thread.
         """
         began = time.monotonic()
-        rows = self._rows(_Request(first, count, skips))
+        rows = self._rows(Request(first, count, skips))
         self.waited += time.monotonic() - began
         return to_batches(rows, self._settings.micro_batch_size, self.device)
 
-    def _rows(self, request: "_Request") -> Rows:
+    def _rows(self, request: "Request") -> Rows:
         depth = self._settings.data.prefetch
         if depth == 0:
             return self.read(request)
@@ -81,7 +83,7 @@ class Loader:
             self.close()
             raise
 
-    def read(self, request: "_Request") -> Rows:
+    def read(self, request: "Request") -> Rows:
         """The rows of a request, filled; safe in any thread."""
         micro, apart = self._settings.micro_batch_size, not self._settings.data.attend_across_documents
         samples = own_samples(request.first, request.count, micro=micro, rank=self._rank, ranks=self._ranks)
@@ -95,7 +97,7 @@ class Loader:
 
 
 def training_loader(
-    order: TrainingOrder, settings: TrainingSettings, place: Place, tokenizer: TokenizerRecord
+    order: TrainingOrder, settings: TrainingSettings, place: "Place", tokenizer: TokenizerRecord
 ) -> Loader:
     """The loader of a rank of a training run."""
     end = tokenizer.end_of_document
@@ -111,21 +113,23 @@ def training_loader(
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
+    """Samples that are asked for, as `Loader.take` is told."""
+
     first: int
     count: int
-    skips: Skips
+    skips: Skips = ()
 
     @property
-    def following(self) -> "_Request":
+    def following(self) -> "Request":
         """The request that is likely to come next."""
-        return _Request(self.first + self.count, self.count, self.skips)
+        return Request(self.first + self.count, self.count, self.skips)
 
 
 class _Ahead:
     """A thread that reads one request after another into a short queue."""
 
-    def __init__(self, loader: Loader, first: _Request, depth: int) -> None:
+    def __init__(self, loader: Loader, first: Request, depth: int) -> None:
         self.next = first
         self._queue: queue.Queue[Any] = queue.Queue(depth)
         self._stopped = threading.Event()
@@ -143,7 +147,7 @@ class _Ahead:
         self._stopped.set()
         self._thread.join()
 
-    def _run(self, loader: Loader, request: _Request) -> None:
+    def _run(self, loader: Loader, request: Request) -> None:
         try:
             if loader.device.type == "cuda":
                 torch.cuda.set_device(loader.device)  # pinning memory opens a context on the thread's own device
