@@ -98,7 +98,10 @@ def _shared_widths(model: ModelSettings, vocabulary_size: int) -> Iterator[tuple
 
 
 def _check_layers(model: ModelSettings, parallel: ParallelSettings) -> None:
-    pieces = parallel.virtual_pipeline
+    pieces, last = parallel.virtual_pipeline, parallel.last_stage_layers
+    if last is not None:
+        _check_last_stage(model, parallel, last)
+        return
     if pieces is None:
         check_divides("num_layers", model.num_layers, "parallel.pipeline", parallel.pipeline)
         return
@@ -110,6 +113,19 @@ def _check_layers(model: ModelSettings, parallel: ParallelSettings) -> None:
         )
     name = f"parallel.pipeline x virtual_pipeline = {parallel.pipeline} x {pieces}"
     check_divides("num_layers", model.num_layers, name, parallel.pipeline * pieces)
+
+
+def _check_last_stage(model: ModelSettings, parallel: ParallelSettings, last: int) -> None:
+    if parallel.pipeline == 1 or parallel.virtual_pipeline is not None or last >= model.num_layers:
+        raise BadInput(
+            f"parallel.last_stage_layers = {last} with pipeline = {parallel.pipeline}, virtual_pipeline = "
+            f"{parallel.virtual_pipeline} and {model.num_layers} layers",
+            "the last of several stages, not interleaved, may have another number of layers",
+            "Leave last_stage_layers unset",
+        )
+    check_divides(
+        "num_layers - last_stage_layers", model.num_layers - last, "parallel.pipeline - 1", parallel.pipeline - 1
+    )
 
 
 def _check_positions(model: ModelSettings, parallel: ParallelSettings) -> None:
