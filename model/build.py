@@ -10,6 +10,7 @@ from model.config import TrainingSettings
 from model.gpt import build_gpt, transformer_config
 from model.layers import set_rotary_frequencies
 from model.layout import ParallelSettings
+from model.loss import use_loss
 from model.lstm import build_lstm
 from model.parallel import Place
 from model.t5 import build_t5
@@ -31,11 +32,12 @@ def build_model(
     chunks = [_build_chunk(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
     for chunk in chunks:
         set_rotary_frequencies(chunk, training.model)
+        use_loss(chunk, training.loss)
         if draw:
             initialise(chunk, place, training.model, training.seed)
         chunk.to(place.device)
         if training.compiled and place.device.type == "cuda":
-            megatron_gpu.compile_layers(chunk)
+            megatron_gpu.speed_up(chunk)
     return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks
 
 

@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sequence", type=int, default=4096)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--layers", type=int)
+    parser.add_argument("--last-layers", type=int)
     parser.add_argument("--profile", default="")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--dtype", default="bfloat16")
@@ -78,6 +79,7 @@ def settings(arguments: argparse.Namespace) -> tuple[TrainingSettings, int]:
         processes=processes,
         tensor=arguments.tensor,
         pipeline=arguments.pipeline,
+        last_stage_layers=arguments.last_layers,
         sequence_parallel=arguments.tensor > 1,
         overlap=processes > arguments.tensor * arguments.pipeline,
     )
@@ -112,6 +114,15 @@ def run(arguments: argparse.Namespace, training: TrainingSettings, vocabulary: i
     from model.optimizer import build_optimizer
 
     chunks = distribute(build_model(training, training.parallel, place, vocabulary, draw=False), training.parallel)
+    if not os.environ.get("PLAIN_LOSS"):
+        from model.config import LossSettings
+        from model.loss import use_loss
+
+        for chunk in chunks:
+            inner = chunk
+            while hasattr(inner, "module"):
+                inner = inner.module
+            use_loss(inner, LossSettings())
     optimizer = build_optimizer(chunks, training)
     random = np.random.RandomState(place.data_rank)
     length = training.model.sequence_length
