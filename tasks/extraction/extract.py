@@ -6,18 +6,16 @@ explodes costs one row, with a reason, and the shard goes on. Plain text is deco
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
 import ftfy
 import numpy as np
 import pyarrow as pa
-import trafilatura
 from pydantic import Field
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html.exception import HTMLParserException
-from trafilatura.deduplication import LRUCache
 
 from infra.schema import DOCUMENTS, PROVENANCE
 from infra.settings import Settings
@@ -35,7 +33,6 @@ _NESTING_TAG = re.compile(
 )
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ufeff\ufff0-\ufffb\ufffe\uffff]")
 _FAILURES = {"timeout": "extraction_timeout", "memory": "extraction_memory", "crash": "extraction_failed"}
-_DUPLICATES = 4096  # trafilatura's own number of texts remembered
 
 
 class ExtractSettings(Settings):
@@ -106,6 +103,8 @@ def extract(table: pa.Table, settings: ExtractSettings) -> Split:
 
 def open_guard(settings: ExtractSettings) -> PageGuard:
     """The extraction of single pages under the settings' limits."""
+    if settings.extractor == "trafilatura":
+        _trafilatura()  # loaded once here, and not in each child
     return Guard(partial(extract_page, settings=settings), Limits(settings.max_cpu_seconds, settings.max_memory_bytes))
 
 
@@ -190,19 +189,16 @@ def nesting(page: str) -> int:
 def page_text(page: str, settings: ExtractSettings) -> str:
     """The text of a page, by the chosen extractor."""
     if settings.extractor == "trafilatura":
-        # FineWeb's settings: precision first, no comments, repeated segments once. They are remembered within the page
-        # alone: trafilatura's own memory spans pages, and the texts would depend on which came before in a process.
-        text = trafilatura.extract(
-            page,
-            favor_precision=True,
-            include_comments=False,
-            deduplicate=LRUCache(_DUPLICATES),
-            fast=settings.trafilatura_fast,
-        )
-        return text or ""
+        return _trafilatura()(page, settings.trafilatura_fast)
     if settings.extractor == "article":
         return article_text(page, settings.article, settings.alt_texts)
     return extract_plain_text(page, main_content=settings.main_content, alt_texts=settings.alt_texts)
+
+
+def _trafilatura() -> Callable[[str, bool], str]:
+    from tasks.extraction.trafilatura_text import trafilatura_text
+
+    return trafilatura_text
 
 
 def clean_text(text: str, fix_mojibake: bool) -> str:
