@@ -92,6 +92,8 @@ class TrainingSettings(Settings):
     """Type in which layers compute; gradients, master weights and optimizer state are always float32."""
     micro_batch_size: int = operational(8, ge=1)
     """Sequences that go through the layers at once in one process."""
+    recompute: Literal["none", "selective", "full"] = operational("none")
+    """What is computed again on the way back to save memory: nothing, feed-forward layers, or whole layers."""
     parallel: ParallelSettings = operational(ParallelSettings())
     """How the work is spread over processes."""
     compiled: bool = operational(True)
@@ -104,7 +106,6 @@ class TrainingSettings(Settings):
     """Steps between progress lines and between deliveries of metrics to MLflow."""
     verify_shards: bool = operational(True)
     """Whether every token shard's SHA-256 is checked before training; sizes are checked always."""
-
     profile: ProfileSettings | None = operational(None)
     """Steps to trace; unset traces none."""
     peak_tflops: float | None = operational(None, gt=0)
@@ -159,12 +160,22 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput a model or layout that cannot work, before any process starts."""
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
+    _check_optimizer(settings)
     data, pipeline = settings.parallel.data, settings.parallel.pipeline
     name = f"micro_batch_size x data processes = {settings.micro_batch_size} x {data}"
     check_batches(settings.batches, settings.micro_batch_size * data, name)
     if settings.parallel.virtual_pipeline is not None:  # whose stages take as many micro-batches at a time as they are
         name = f"micro_batch_size x data x pipeline processes = {settings.micro_batch_size} x {data} x {pipeline}"
         check_batches(settings.batches, settings.micro_batch_size * data * pipeline, name)
+
+
+def _check_optimizer(settings: TrainingSettings) -> None:
+    if settings.optimizer.kind == "muon" and settings.model.mixture is not None:
+        raise BadInput(
+            "optimizer.kind = muon with a mixture of experts",
+            "muon needs whole matrices, and experts are spread over processes of their own",
+            "Set optimizer.kind to adamw",
+        )
 
 
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:

@@ -14,7 +14,7 @@ from model.distribution import distribute
 from model.events import read_events
 from model.health import Health, Stragglers, Unhealthy
 from model.journal import Journal
-from model.optimizer import build_optimizer, build_schedule
+from model.optimizer import build_optimizer, build_schedule, has_whole_optimizer
 from model.parallel import Place, parallel
 from model.rank import STOPPED, StopRequest
 from model.recovery import record_straggler, report, respond
@@ -63,7 +63,11 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
         verify_shards(store, each, own, content=settings.verify_shards)
     place.wait_for_all()
     order = open_order(store, datasets, settings.data, settings.model.sequence_length, settings.seed)
-    chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
+    chunks = distribute(
+        build_model(settings, settings.parallel, place, run.vocabulary_size),
+        settings.parallel,
+        whole_optimizer=has_whole_optimizer(settings.optimizer),
+    )
     optimizer = build_optimizer(chunks, settings)
     checkpoints = Checkpoints(store, run, place)
     events = place.share(read_events(store.local_path(run.folder)) if place.rank == 0 else None)

@@ -117,6 +117,11 @@ class Place:
         dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
 
 
+def tensor_group() -> Any:
+    """The ranks that share each layer."""
+    return parallel_state.get_tensor_model_parallel_group()
+
+
 def context_group() -> Any:
     """The ranks that share the positions of each sequence."""
     return parallel_state.get_context_parallel_group()

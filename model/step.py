@@ -1,20 +1,21 @@
 """One step of training: gradients of a global batch, an update of the weights, and what is known of it."""
 
-import logging
-import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from infra.errors import RunFailed
 from model.checkpoint import Checkpoints
+from model.config import TrainingSettings
 from model.data.loader import Loader
-from model.forward import run_micro_batches
+from model.data.skips import Skips
+from model.events import Event, current_skips
+from model.gradients import Gradients, compute_gradients
+from model.health import Health
+from model.optimizer import clip_gradients
 from model.parallel import Place
 from model.rank import StopRequest
 from model.run import RunRecord
-
-logger = logging.getLogger(__name__)
+from model.timing import Clock, used_memory
 
 
 @dataclass
@@ -29,71 +30,82 @@ class Training:
     optimizer: Any
     schedule: Any
     checkpoints: Checkpoints
+    health: Health
     step: int = 0
     """Updates made."""
     consumed_samples: int = 0
     earlier_seconds: float = 0.0
     """Wall time of the loop in earlier launches."""
     saved_step: int = 0
+    events: list[Event] = field(default_factory=list)
+    """What was unhealthy so far."""
+    clock: Clock = field(init=False)
 
-    def save(self, started: float) -> None:
-        """Write a checkpoint unless this step has one."""
-        if self.step == self.saved_step:
-            return
-        seconds = self.earlier_seconds + time.monotonic() - started
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.place.device)
+        self.clock.attach(self.chunks, self.optimizer)
+
+    @property
+    def skips(self) -> Skips:
+        """Samples that are left out."""
+        return current_skips(self.events)
+
+    def save(self, seconds: float, *, wait: bool = False) -> None:
+        """Write a checkpoint unless this step has one, or begin to; `seconds` is the loop's time over all launches."""
+        with self.clock.waiting("checkpoint"):
+            if self.step != self.saved_step:
+                self._save(seconds)
+            if wait:
+                self.checkpoints.finish()
+
+    def _save(self, seconds: float) -> None:
         self.checkpoints.save(
-            self.chunks, self.optimizer, step=self.step, consumed_samples=self.consumed_samples, seconds=seconds
+            self.chunks,
+            self.optimizer,
+            step=self.step,
+            consumed_samples=self.consumed_samples,
+            seconds=seconds,
+            losses=self.health.losses,
+            events=self.events,
         )
         self.saved_step = self.step
-        if self.place.is_reporter:
-            logger.info("checkpoint at step %d", self.step)
 
 
 def make_step(training: Training, stop: StopRequest) -> tuple[dict[str, float], bool]:
-    """Make one update. Returns its metrics, and whether any rank was asked to stop."""
+    """Make one update. Returns its metrics, and whether any rank was asked to stop.
+
+    Raises Unhealthy, with weights, optimizer and schedule as they were, where the update should not be made.
+    """
     settings, place, step = training.run.training, training.place, training.step + 1
-    began = time.monotonic()
+    clock, size, began = training.clock, settings.batches.at(training.step + 1), time.monotonic()
+    with clock.waiting("data"):
+        batches = training.loader.take(training.consumed_samples, size, training.skips)
+    found = compute_gradients(training.chunks, training.optimizer, batches, place, clock, stop=stop.requested)
+    training.health.check_loss(step, found.loss)
+    training.health.check_norm(found.norm)
     training.schedule.step(increment=1)
-    loss, stopping = _forward_backward(training, stop)
-    _require_number("loss", loss, step)
-    _, norm, _ = training.optimizer.step()
-    _require_number("gradient norm", float(norm), step)
-    training.step, training.consumed_samples = step, training.consumed_samples + settings.global_batch_size
-    if place.device.type == "cuda":
-        _wait_for_device()
+    with clock.measure("optimizer"):
+        clip_gradients(training.optimizer, found.norm)
+    training.optimizer.step_with_ready_grads()
+    training.health.accept(found.loss)
+    training.step, training.consumed_samples = step, training.consumed_samples + size
     return {
         "step": step,
-        "loss": loss,
+        "loss": found.loss,
+        **_added(settings, found),
         "learning_rate": training.optimizer.param_groups[0]["lr"],
-        "gradient_norm": float(norm),
-        "tokens_per_second": settings.tokens_per_step / (time.monotonic() - began),
+        "gradient_norm": found.norm,
+        "batch_size": size,
         "tokens": training.consumed_samples * settings.model.sequence_length,
-    }, stopping
+        "tokens_per_second": size * settings.model.sequence_length / (time.monotonic() - began),
+        "devices": place.processes,
+        "memory_gib": used_memory(place.device),
+        **{f"{kind}_seconds": seconds for kind, seconds in clock.take().items()},
+    }, found.stopping
 
 
-def _forward_backward(training: Training, stop: StopRequest) -> tuple[float, bool]:
-    """Leave the global batch's gradients in the model's buffers; returns the mean loss in nats for each token."""
-    settings, place = training.run.training, training.place
-    for chunk in training.chunks:
-        chunk.zero_grad_buffer()
-    training.optimizer.zero_grad()
-    batches = training.loader.take(training.consumed_samples, settings.global_batch_size)
-    loss, tokens = run_micro_batches(training.chunks, batches, place, backward=True)
-    # One collective for both, because the ranks must also agree on the step after which they stop.
-    total, count, stopping = place.sum_over_all([loss, tokens, stop.requested])
-    return total / count, stopping > 0
-
-
-def _wait_for_device() -> None:
-    import torch
-
-    torch.cuda.synchronize()
-
-
-def _require_number(name: str, value: float, step: int) -> None:
-    if not math.isfinite(value):
-        raise RunFailed(
-            f"{name} {value} at step {step}",
-            "training goes on only while loss and gradients are finite",
-            "Lower optimizer.learning_rate or lengthen optimizer.warmup_steps; checkpoints before this step are kept",
-        )
+def _added(settings: TrainingSettings, found: Gradients) -> dict[str, float]:
+    """What the loss was beside the cross entropy, where it was anything else."""
+    if settings.loss.z_loss == 0 and settings.loss.label_smoothing == 0:
+        return {}
+    return {"objective": found.objective, "z_loss": found.z_loss}
