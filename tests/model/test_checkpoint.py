@@ -2,9 +2,11 @@
 
 import logging
 import math
-import os
+import resource
 import shutil
-import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -98,16 +100,84 @@ def test_says_which_checkpoint_cannot_be_read(store, dataset, place) -> None:
         trained.checkpoints.load(record, [chunk.module for chunk in trained.chunks], trained.optimizer)
 
 
-def test_full_disk_leaves_no_half_written_checkpoint(store, dataset, place) -> None:
-    trained = Trained(store, dataset, "full", place)
-    trained.folder.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(trained.folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount the small file system that this test fills")
+def test_files_changed_in_place_are_found_by_their_sha256(store, dataset, place, caplog) -> None:
+    trained = Trained(store, dataset, "flipped", place)
+    trained.save(1)
+    trained.save(2)
+    weights = next((trained.folder / "step-00000002").glob("*.distcp"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        record = trained.checkpoints.latest()
+    assert record is not None
+    assert record.step == 1
+    assert f"{weights.name} differ from their SHA-256" in caplog.text
+
+
+def test_rotation_spares_every_nth(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "spared", place, checkpoint={"keep": 1, "keep_every": 2})
+    for step in (1, 2, 3, 4, 5):
+        trained.save(step)
+    assert [path.name[-1] for path in sorted(trained.folder.iterdir())] == ["2", "4", "5"]
+
+
+def test_asynchronous_save_keeps_the_state_of_its_step(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "asynchronous", place, checkpoint={"asynchronous": True})
+    before = [weight.detach().clone() for weight in trained.chunks[0].parameters()]
+    release = threading.Event()
+    trained.checkpoints._threads.submit(release.wait)  # the one thread that writes is busy
+    trained.save(1)
+    for weight in trained.chunks[0].parameters():
+        weight.data.fill_(math.pi)
+    assert trained.checkpoints.poll() is None
+    assert store.names(f"{trained.run.folder}/checkpoints") == ["step-00000001.tmp"]
+    release.set()
+    assert trained.checkpoints.finish() == 1
+    record = trained.checkpoints.latest()
+    assert record is not None
+    trained.checkpoints.load(record, [chunk.module for chunk in trained.chunks], trained.optimizer)
+    assert all(torch.equal(*pair) for pair in zip(trained.chunks[0].parameters(), before, strict=True))
+
+
+def test_asynchronous_saves_follow_one_another(store, dataset, place) -> None:
+    trained = Trained(store, dataset, "one-by-one", place, checkpoint={"asynchronous": True})
+    for step in (1, 2, 3):
+        trained.save(step)
+    assert trained.checkpoints.finish() == 3
+    assert [record.step for record in trained.checkpoints.complete()] == [2, 3]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing beyond so many bytes of a file fails, as on a full disk, but with EFBIG."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        with pytest.raises(DiskFull, match="step-00000001") as refusal:
-            trained.save(1)
-        assert "training goes on from the latest checkpoint" in str(refusal.value)
-        assert list(trained.folder.iterdir()) == []
+        yield
     finally:
-        subprocess.run(["umount", str(trained.folder)], check=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def save_and_wait(trained: Trained, step: int) -> None:
+    trained.save(step)
+    trained.checkpoints.finish()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("size", [1_000, 100_000], ids=["no-index", "no-weights"])
+def test_full_disk_leaves_the_earlier_checkpoint_and_nothing_half_written(
+    store, dataset, place, asynchronous, size
+) -> None:
+    name = f"full-{asynchronous}-{size}"
+    trained = Trained(store, dataset, name, place, checkpoint={"asynchronous": asynchronous})
+    save_and_wait(trained, 1)
+    with largest_file(size), pytest.raises(DiskFull, match="step-00000002") as refusal:
+        save_and_wait(trained, 2)
+    assert "training goes on from the latest checkpoint" in str(refusal.value)
+    assert store.names(f"{trained.run.folder}/checkpoints") == ["step-00000001"]
+    record = trained.checkpoints.latest()
+    assert record is not None
+    assert record.step == 1
+    save_and_wait(trained, 2)
+    assert [each.step for each in trained.checkpoints.complete()] == [1, 2]
