@@ -48,6 +48,11 @@ def distribute(chunks: Sequence[Any], parallel: ParallelSettings, *, whole_optim
     )
     config = chunks[0].config
     megatron_gpu.rotate_in_one_kernel(chunks[0])
+    if parallel.tensor_overlap and torch.cuda.is_available():
+        from model.overlapped_linear import overlap
+
+        for chunk in chunks:
+            overlap(chunk)
     distributed = [DistributedDataParallel(config, settings, chunk) for chunk in chunks]
     config.finalize_model_grads_func = finalize_model_grads
     if parallel.overlap:

@@ -11,7 +11,7 @@ from model.architecture import ModelSettings, embedding_rows
 from model.attention import BlockMasks
 from model.config import TrainingSettings
 from model.distribution import layout_options
-from model.layers import decoder_block
+from model.layers import decoder_block, is_plain
 from model.layout import ParallelSettings
 from model.mixture import mixture_options
 from model.parallel import Place
@@ -65,6 +65,7 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
         cuda_graph_scope=[],  # the default is deprecated
     )
     config.block_masks = BlockMasks()  # shared by all layers
+    config.fast_layers = on_gpu and training.compiled and is_plain(config)
     return config
 
 

@@ -18,6 +18,7 @@ from model.mixture import SequenceBalancedRouter
 def decoder_block(config: Any, virtual_stage: int | None) -> Any:
     """Layers in which a position sees itself and those before."""
     layer = _layer(config)
+    _use_fast_form(config, layer)
     return _block(config, layer, virtual_stage)
 
 
@@ -25,6 +26,7 @@ def encoder_block(config: Any, virtual_stage: int | None = None) -> Any:
     """Layers in which every position sees all others."""
     layer = _layer(config)
     layer.submodules.self_attention.params = {"attn_mask_type": AttnMaskType.padding}
+    _use_fast_form(config, layer)
     return _block(config, layer, virtual_stage)
 
 
@@ -53,6 +55,25 @@ def _layer(config: Any) -> Any:
     if config.num_moe_experts is not None:
         parts.mlp.submodules.router = SequenceBalancedRouter
     return layer
+
+
+def _use_fast_form(config: Any, layer: Any) -> None:
+    if config.fast_layers:
+        from model.fast_layer import FastLayer  # compiles, which not every machine can
+
+        layer.module = FastLayer
+
+
+def is_plain(config: Any) -> bool:
+    """Whether a model's layers have no dropout, mixture, biases or parts computed twice: `FastLayer` can have them."""
+    recomputed = set(config.recompute_modules or ()) - {"core_attn"}
+    return (
+        config.num_moe_experts is None
+        and config.hidden_dropout == 0
+        and not config.add_bias_linear
+        and config.normalization == "RMSNorm"
+        and not (config.recompute_granularity == "selective" and recomputed)
+    )
 
 
 def _block(config: Any, layer: Any, virtual_stage: int | None) -> Any:

@@ -34,6 +34,9 @@ class ParallelSettings(Settings):
     sequence_parallel: bool = operational(False)
     """Whether tensor-parallel processes also share activations between layers by position; saves memory, and changes
     nothing with tensor = 1."""
+    tensor_overlap: bool = operational(False)
+    """Whether positions travel between tensor-parallel GPUs of one machine while layers multiply; needs
+    sequence_parallel."""
     overlap: bool = operational(False)
     """Whether gradients are reduced and weights gathered while computing goes on; worth it with data > 1 on GPUs."""
     bucket_size: int | None = operational(None, ge=1)

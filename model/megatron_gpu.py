@@ -54,7 +54,10 @@ def speed_up(model: Any) -> None:
     # Layers share code, and each counts against the limit if a number of its own (its place) is looked at.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 + 4 * len(layers))
     for layer in layers:
-        layer.compile(dynamic=False)
+        if not model.config.fast_layers:
+            layer.compile(dynamic=False)
+        elif model.config.qk_layernorm:  # see rotate_in_one_kernel
+            layer.self_attention.compile(dynamic=False)
 
 
 def _use_activation_kernel(model: Any) -> None:

@@ -21,10 +21,22 @@ from model.layout import ParallelSettings
 PEAK = 989e12
 
 JOBS: dict[str, tuple[dict[str, Any], int]] = {
-    "150m": (dict(num_layers=12, hidden_size=768, num_attention_heads=12, num_query_groups=4, ffn_hidden_size=2048), 32768),
-    "1b": (dict(num_layers=16, hidden_size=2048, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=8192), 32768),
-    "3.6b": (dict(num_layers=28, hidden_size=3072, num_attention_heads=24, num_query_groups=8, ffn_hidden_size=8192), 32768),
-    "8b": (dict(num_layers=32, hidden_size=4096, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=14336), 128256),
+    "150m": (
+        dict(num_layers=12, hidden_size=768, num_attention_heads=12, num_query_groups=4, ffn_hidden_size=2048),
+        32768,
+    ),
+    "1b": (
+        dict(num_layers=16, hidden_size=2048, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=8192),
+        32768,
+    ),
+    "3.6b": (
+        dict(num_layers=28, hidden_size=3072, num_attention_heads=24, num_query_groups=8, ffn_hidden_size=8192),
+        32768,
+    ),
+    "8b": (
+        dict(num_layers=32, hidden_size=4096, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=14336),
+        128256,
+    ),
 }
 
 
@@ -64,6 +76,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--last-layers", type=int)
+    parser.add_argument("--tensor-overlap", action="store_true")
+    parser.add_argument("--qk-norm", action="store_true")
     parser.add_argument("--profile", default="")
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--dtype", default="bfloat16")
@@ -79,12 +93,15 @@ def settings(arguments: argparse.Namespace) -> tuple[TrainingSettings, int]:
         processes=processes,
         tensor=arguments.tensor,
         pipeline=arguments.pipeline,
+        tensor_overlap=arguments.tensor_overlap,
         last_stage_layers=arguments.last_layers,
         sequence_parallel=arguments.tensor > 1,
         overlap=processes > arguments.tensor * arguments.pipeline,
     )
     training = TrainingSettings(
-        model=ModelSettings(sequence_length=arguments.sequence, tied_embeddings=False, qk_norm=False, **shape),
+        model=ModelSettings(
+            sequence_length=arguments.sequence, tied_embeddings=False, qk_norm=arguments.qk_norm, **shape
+        ),
         parallel=layout,
         micro_batch_size=arguments.micro,
         global_batch_size=arguments.micro * arguments.accumulate * layout.data,
