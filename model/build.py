@@ -12,6 +12,7 @@ from model.layers import set_rotary_frequencies
 from model.layout import ParallelSettings
 from model.loss import use_loss
 from model.lstm import build_lstm
+from model.mixture import keep_experts_apart
 from model.parallel import Place
 from model.t5 import build_t5
 from model.weights import initialise
@@ -32,6 +33,7 @@ def build_model(
     chunks = [_build_chunk(config, training, place, vocabulary_size, chunk) for chunk in range(place.chunks)]
     for chunk in chunks:
         set_rotary_frequencies(chunk, training.model)
+        keep_experts_apart(chunk)
         use_loss(chunk, training.loss)
         if draw:
             initialise(chunk, place, training.model, training.seed)

@@ -7,6 +7,7 @@ one document of a sample to the next, whatever the data's settings say of attent
 from typing import Any
 
 import torch
+from megatron.core.enums import ModelType
 from megatron.core.models.common.embeddings.language_model_embedding import LanguageModelEmbedding
 from megatron.core.models.common.language_module.language_module import LanguageModule
 from megatron.core.tensor_parallel import ColumnParallelLinear
@@ -24,6 +25,7 @@ class RecurrentModel(LanguageModule):
     """Embedding, LSTM layers of one width, and output layer, called as Megatron-Core's GPT is."""
 
     pre_process = post_process = True
+    model_type = ModelType.encoder_or_decoder
 
     def __init__(self, config: Any, training: TrainingSettings, rows: int) -> None:
         super().__init__(config)

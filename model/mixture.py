@@ -53,6 +53,16 @@ class SequenceBalancedRouter(TopKRouter):
         return MoEAuxLossAutoScaler.apply(logits, weight * torch.logsumexp(logits.float(), -1).square().sum())
 
 
+def keep_experts_apart(model: Any) -> None:
+    """Have the experts' weights reduced and updated apart from the others, as Megatron-Core does with expert > 1.
+
+    Optimizers are then the same two in every layout, so that a checkpoint of one can be read in another.
+    """
+    for name, parameter in model.named_parameters():
+        if ".experts." in name:
+            parameter.allreduce = False
+
+
 def mixture_options(settings: Any, ffn_hidden_size: int) -> dict[str, Any]:
     """Fields of Megatron-Core's TransformerConfig for `architecture.MixtureSettings`, none without a mixture."""
     if settings is None:

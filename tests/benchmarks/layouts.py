@@ -27,6 +27,7 @@ from infra.store import Store
 from model.architecture import ModelSettings
 from model.config import Duration, OptimizerSettings, TrainingSettings
 from model.layout import ParallelSettings
+from model.objectives import Objective
 from model.run import RunRecord
 
 VOCABULARY = 256
@@ -156,17 +157,21 @@ def sample(tokens: np.ndarray[Any, Any], index: int, length: int) -> np.ndarray[
     return tokens[start : start + (length + 1 if index % 5 else length // 2)].astype(np.int64)
 
 
-def _batch(tokens: np.ndarray[Any, Any], indices: Sequence[int], length: int, place: Any) -> Any:
+def _batch(tokens: np.ndarray[Any, Any], indices: Sequence[int], model: ModelSettings, place: Any) -> Any:
     """A micro-batch in which documents end at line ends of odd lines and do not see one another."""
     import torch
 
-    from model.data.batches import Rows, to_batches
+    from model.data.batches import Rows, ask, to_batches
 
+    length = model.sequence_length
     text = torch.full((len(indices), length + 1), -1, dtype=torch.int32)
     for row, index in zip(text, indices, strict=True):
         piece = torch.from_numpy(sample(tokens, index, length))
         row[: len(piece)] = piece
     rows = Rows(torch.stack([text[:, :-1].clamp(min=0), text[:, 1:]]), indices)
+    if not model.predicts_next_token:
+        rows = ask(Objective(model, VOCABULARY, ord("\n"), seed=1), rows)
+        return to_batches(rows, len(indices), place.device)[0]
     (batch,) = to_batches(rows, len(indices), place.device)
     return replace(batch, documents=torch.cumsum(batch.tokens == ord("\n"), 1, dtype=torch.int32) // 2)
 
@@ -340,7 +345,7 @@ def _train(
     chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
     optimizer = build_optimizer(chunks, settings)
     schedule = build_schedule(optimizer, settings.optimizer, settings.duration.steps or 1, first)
-    tokens, length = text(), settings.model.sequence_length
+    tokens, model = text(), settings.model
     batch, micro, data = settings.global_batch_size, settings.micro_batch_size, place.layout.data
     for step in range(first, steps):
         before_step(step, chunks, optimizer)
@@ -348,7 +353,7 @@ def _train(
             chunk.zero_grad_buffer()
         optimizer.zero_grad()
         starts = range(step * batch + place.data_rank * micro, (step + 1) * batch, micro * data)
-        batches = [_batch(tokens, range(start, start + micro), length, place) for start in starts]
+        batches = [_batch(tokens, range(start, start + micro), model, place) for start in starts]
         loss, counted = run_micro_batches(chunks, batches, place, backward=True)
         total, count = place.sum_over_all([loss, counted])
         schedule.step(1)
@@ -360,7 +365,7 @@ def _train(
         for chunk in chunks:
             chunk.start_param_sync(force_sync=True)
     share = range(10**6 + place.data_rank * 24 // data, 10**6 + (place.data_rank + 1) * 24 // data)
-    batches = [_batch(tokens, [each], length, place) for each in share]
+    batches = [_batch(tokens, [each], model, place) for each in share]
     with torch.no_grad():
         loss, counted = run_micro_batches(chunks, batches, place, backward=False)
     total, count = place.sum_over_all([loss, counted])
