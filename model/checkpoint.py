@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 TEMPORARY_SUFFIX = ".tmp"
 _META = "meta.json"
+_SMALL_FILE = 16 << 20
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -305,7 +306,10 @@ def _state(chunks: Sequence[Any], optimizer: Any | None, place: Place, *, loadin
 
 def _disk_full(error: BaseException, folder: Path) -> DiskFull | None:
     """DiskFull if that is what went wrong, however torch has wrapped it."""
-    if not any(getattr(each, "errno", None) in _NO_SPACE for each in _causes(error)):
+    known = any(getattr(each, "errno", None) in _NO_SPACE for each in _causes(error))
+    # torch's writers in C++ lose the error's number, but say that they could not write.
+    unknown = any(mark in str(each) for each in _causes(error) for mark in ("iostream", "PytorchStreamWriter"))
+    if not known and not (unknown and _cannot_write(folder)):
         return None
     free = shutil.disk_usage(folder.parent).free
     return DiskFull(
@@ -313,6 +317,15 @@ def _disk_full(error: BaseException, folder: Path) -> DiskFull | None:
         "a checkpoint is written whole or not at all",
         "Free space and run the same command again: training goes on from the latest checkpoint",
     )
+
+
+def _cannot_write(folder: Path) -> bool:
+    """Whether there is no room for another small file."""
+    try:
+        (folder / "probe").write_bytes(bytes(_SMALL_FILE))
+    except OSError as error:
+        return error.errno in _NO_SPACE
+    return False
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
