@@ -17,7 +17,7 @@ from tasks.config import CorpusSettings
 from tasks.duplicates.dedup import DedupReport, dedup
 from tasks.duplicates.repeats import repeats
 from tasks.examples import ExampleInputs, Examples, examples
-from tasks.extraction.extract import EXTRACT, extract_shard
+from tasks.extraction.extract import EXTRACT, ExtractSelected
 from tasks.filters import FilterInputs, filter_documents
 from tasks.ledger import ledger
 from tasks.models.ngram_training import train_ngram_model
@@ -27,7 +27,7 @@ from tasks.privacy.redact import REDACT, pinned_names, redact
 from tasks.profile import profile
 from tasks.signals import SIGNALS, SignalSettings, pinned_signals, signals
 from tasks.sources.fetch import FETCH, fetch
-from tasks.sources.select import SELECT, resolve_lists, select
+from tasks.sources.select import SELECT, resolve_lists, select_shard
 from tasks.stage import StageRunner, finished_stage
 from tasks.tokens.mix import MIX, measure_groups, mix, resolve_mix
 from tasks.tokens.tokenization import tokenization
@@ -102,9 +102,11 @@ def measure(runner: StageRunner, settings: CorpusSettings, step: Step = directly
     """Read, select, extract and measure: all that needs the source. Settings are pinned."""
     build = Build()
     pages = build.add(step("fetch", fetch, runner, settings.source, settings.collections))
-    chosen = build.add(step("select", runner.apply, SELECT, select, pages, settings.select))
-    parents = {chosen.stage: chosen.digest}
-    text = step("extract", runner.run, EXTRACT, extract_shard, chosen.kept_paths, settings.extract, parents)
+    read = {pages.stage: pages.digest}
+    chosen = build.add(step("select", runner.run, SELECT, select_shard, pages.kept_paths, settings.select, read))
+    parents = read | {chosen.stage: chosen.digest}
+    take = ExtractSelected(pages.folder)
+    text = step("extract", runner.run, EXTRACT, take, chosen.kept_paths, settings.extract, parents)
     build.add(text)
     build.signals, trained = train_models(runner, text, settings, step)
     build.add(step("signals", runner.apply, SIGNALS, signals, text, build.signals), *trained)

@@ -7,12 +7,15 @@ explodes costs one row, with a reason, and the shard goes on. Plain text is deco
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
 
 import ftfy
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 from pydantic import Field
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html.exception import HTMLParserException
@@ -24,7 +27,9 @@ from tasks.extraction.article import ArticleSettings, article_text
 from tasks.extraction.decode import decode
 from tasks.extraction.guard import Failure, Guard, Limits
 from tasks.extraction.mojibake import is_bad
-from tasks.stage import PerBatch, Split, Stage, conform, split_by_reason
+from tasks.stage import Split, Stage, conform, split_by_reason
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 
 EXTRACT = Stage("extract", 2, DOCUMENTS, libraries=("pyarrow", "resiliparse", "trafilatura", "ftfy"))
 _NESTING_TAG = re.compile(
@@ -85,10 +90,24 @@ class Page(NamedTuple):
 PageGuard = Guard[Page, Extraction]
 
 
-def extract_shard(store: Store, source: str, settings: ExtractSettings) -> Iterator[Split]:
-    """The shard function: `extract` of each batch, with one child process for them all."""
-    with open_guard(settings) as guard:
-        yield from PerBatch(partial(_extract, guard=guard))(store, source, settings)
+@dataclass(frozen=True)
+class ExtractSelected:
+    """The shard function: `extract` of the pages of fetched shards that select kept, with one child for each shard."""
+
+    pages: str
+    """Folder of fetch, whose shards have the names of select's."""
+
+    def __call__(self, store: Store, source: str, settings: ExtractSettings) -> Iterator[Split]:
+        """Yield the split of each batch of pages; the source is a shard of select."""
+        chosen = store.read_table(source, ["id"])["id"].combine_chunks()
+        reader = store.open_table(f"{self.pages}/{PurePosixPath(source).name}")
+        with open_guard(settings) as guard:
+            for index in range(reader.num_record_batches):
+                table = pa.Table.from_batches([reader.get_batch(index)])
+                wanted = pc.is_in(table["id"], chosen)
+                table = table if pc.all(wanted).as_py() else table.filter(wanted)
+                if table.num_rows:
+                    yield _extract(table, settings, guard)
 
 
 def extract(table: pa.Table, settings: ExtractSettings) -> Split:

@@ -7,7 +7,7 @@ are no entries, URLs are compared without scheme, port, fragment and last slash 
 without an address passes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import pyarrow as pa
@@ -31,7 +31,9 @@ from tasks.sources.url_lists import (
 )
 from tasks.stage import Split, Stage, split_by_reason
 
-SELECT = Stage("select", 1, RESPONSES, libraries=("pyarrow", "tldextract", "xxhash"))
+SELECTED = pa.schema([field for field in RESPONSES if field.name != "payload"])
+"""What select keeps: responses without their pages, which stay where fetch has put them."""
+SELECT = Stage("select", 2, SELECTED, libraries=("pyarrow", "tldextract", "xxhash"))
 _FEW_SUBWORDS = 200
 
 
@@ -84,8 +86,15 @@ def resolve_lists(store: Store, settings: SelectSettings) -> SelectSettings:
     return settings.model_copy(update={"compiled": folder, "digest": digest})
 
 
+def select_shard(store: Store, source: str, settings: SelectSettings) -> Iterator[Split]:
+    """The shard function: `select` of each batch of a fetched shard, of which no page is read."""
+    reader = store.open_table(source, SELECTED.names)
+    for index in range(reader.num_record_batches):
+        yield select(pa.Table.from_batches([reader.get_batch(index)]), settings)
+
+
 def select(table: pa.Table, settings: SelectSettings) -> Split:
-    """RESPONSES to RESPONSES. Drops opted_out and blocked_{domain,host,url,word,words,subword}.
+    """SELECTED to SELECTED. Drops opted_out and blocked_{domain,host,url,word,words,subword}.
 
     The detail is what decided: a directive, an entry of a list.
     """

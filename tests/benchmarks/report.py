@@ -7,7 +7,6 @@ from typing import Any
 MIB = 1 << 20
 FLOORS = {
     "fetch": ("gzip and sha1", ("inflate", "sha1")),
-    "select": ("Arrow, zstd", ("unzstd", "zstd")),
     "extract": ("parse HTML", ("parse",)),
     "signals": ("split at white space", ("split",)),
     "filter": ("Arrow, zstd", ("unzstd", "zstd")),
@@ -18,8 +17,7 @@ FLOORS = {
 """For each step what it must do at the least, by the rates that limits.py measures: their times add up."""
 READS = {
     "fetch": "fetch",
-    "select": "fetch",
-    "extract": "select",
+    "extract": "fetch",
     "signals": "extract",
     "filter": "signals",
     "dedup": "filter",

@@ -12,7 +12,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from infra.cluster import Cluster
 from infra.schema import DOCUMENTS, RESPONSES
 from infra.store import Store
-from tasks.extraction.extract import ExtractSettings, clean_text, extract, extract_shard
+from tasks.extraction.extract import ExtractSelected, ExtractSettings, clean_text, extract
 from tasks.stage import Split
 from tests.tasks.records import page
 
@@ -197,17 +197,22 @@ def test_extraction_is_guarded_in_dask_workers(cluster: Cluster) -> None:
     assert (split.dropped["reason"].to_pylist(), split.kept["id"].to_pylist()) == (["extraction_timeout"], ["1"])
 
 
-def test_the_shard_function_is_the_table_function_of_each_batch(tmp_path: Path) -> None:
+def test_the_shard_function_extracts_what_was_selected_of_each_batch(tmp_path: Path) -> None:
     rows = [
         {"id": str(n), "source": "c", "file": "w", "offset": n, "payload": page(f"Number {n}."), "charset": "utf-8"}
-        for n in range(6)
+        for n in range(8)
     ]
     table = pa.Table.from_pylist(rows, schema=RESPONSES)
-    with pa.ipc.new_file(tmp_path / "responses.arrow", RESPONSES) as writer:
+    store = Store(str(tmp_path))
+    for folder in ("fetch", "select"):
+        store.make_folder(folder)
+    with pa.ipc.new_file(tmp_path / "fetch/part.arrow", RESPONSES) as writer:
         writer.write_table(table, max_chunksize=2)
-    splits = list(extract_shard(Store(str(tmp_path)), "responses.arrow", ExtractSettings()))
-    assert [split.kept.num_rows for split in splits] == [2, 2, 2]
-    assert pa.concat_tables([split.kept for split in splits]) == extract(table, ExtractSettings()).kept
+    chosen = table.take([0, 1, 5, 6, 7])
+    store.write_table("select/part.arrow", chosen.drop_columns(["payload"]))
+    splits = list(ExtractSelected("fetch")(store, "select/part.arrow", ExtractSettings()))
+    assert [split.kept.num_rows for split in splits] == [2, 1, 2]
+    assert pa.concat_tables([split.kept for split in splits]) == extract(chosen, ExtractSettings()).kept
 
 
 @pytest.mark.parametrize(
