@@ -19,7 +19,9 @@ from model.parallel import Place, parallel
 from model.rank import STOPPED, StopRequest
 from model.recovery import record_straggler, report, respond
 from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
+from model.speed import summary_lines
 from model.step import Training, make_step
+from model.timing import Profiler, device_name, used_memory
 from model.weights import count_parameters
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
     ):
         training = _prepare(store, run, dataset, place)
         parameters = count_parameters(training.chunks, place)
-        journal = Journal(store, run, training.step) if place.is_reporter else None
+        journal = Journal(store, run, training.step, device_name(place.device)) if place.is_reporter else None
         if journal:
             _announce(training, parameters)
         loop = _Loop(store, training, journal, stop)
@@ -48,8 +50,10 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
             training.loader.close()
             if loop.journal:
                 loop.journal.close()
-        if loop.journal and finished:
-            _summarise(store, training, loop.journal, parameters, loop.seconds)
+        if finished:
+            memory = max(place.gather_everywhere(used_memory(place.device)))
+            if loop.journal:
+                _summarise(store, training, loop.journal, parameters, loop.seconds, memory)
         place.wait_for_all()
     return 0 if finished else STOPPED
 
@@ -118,6 +122,10 @@ class _Loop:
         self._store, self._training, self.journal, self._stop = store, training, journal, stop
         self._run_dir = store.local_path(training.run.folder)
         self._stragglers = Stragglers(training.run.training.health, training.place)
+        profile, place = training.run.training.profile, training.place
+        traced = profile is not None and (profile.all_ranks or place.is_reporter)
+        folder, steps = self._run_dir / "profile", training.run.steps
+        self._profiler = Profiler(profile if traced else None, folder, rank=place.rank, steps=steps)
         self._started = time.monotonic()
 
     @property
@@ -130,7 +138,8 @@ class _Loop:
         training, every = self._training, self._training.run.training.checkpoint.every_steps
         while training.step < training.run.steps:
             try:
-                row, stopping = make_step(training, self._stop)
+                with self._profiler.around(training.step + 1):
+                    row, stopping = make_step(training, self._stop)
             except Unhealthy as finding:
                 self._respond(finding)
                 continue
@@ -146,10 +155,11 @@ class _Loop:
         return True
 
     def _respond(self, finding: Unhealthy) -> None:
-        went_back = respond(self._training, finding, self._run_dir)
+        training = self._training
+        went_back = respond(training, finding, self._run_dir)
         if went_back and self.journal:
             self.journal.close()
-            self.journal = Journal(self._store, self._training.run, self._training.step)
+            self.journal = Journal(self._store, training.run, training.step, device_name(training.place.device))
 
     def _look_after_step(self) -> None:
         training = self._training
@@ -161,7 +171,9 @@ class _Loop:
                 record_straggler(training, slow, self._run_dir, self.seconds)
 
 
-def _summarise(store: Store, training: Training, journal: Journal, parameters: int, seconds: float) -> None:
+def _summarise(
+    store: Store, training: Training, journal: Journal, parameters: int, seconds: float, memory: float
+) -> None:
     """Write training.json, whose existence means that the run is complete."""
     run, first_last = training.run, journal.losses()
     tokens = training.consumed_samples * run.training.model.sequence_length
@@ -174,6 +186,9 @@ def _summarise(store: Store, training: Training, journal: Journal, parameters: i
         loss=LossRange(first=first_last[0], last=first_last[1]),
         seconds=seconds,
         tokens_per_second=tokens / seconds,
+        speed=journal.speed(memory),
     )
     summary.save(store, f"{run.folder}/training.json")
     logger.info("training is complete: loss %.4f -> %.4f in %.0f s", *first_last, seconds)
+    for line in summary_lines(summary.speed, training.place.processes):
+        logger.info("  %s", line)

@@ -24,6 +24,7 @@ from infra.store import Store
 from infra.tracking import TrackedRun
 from model.config import EvaluationSettings, TrainingSettings, validate_layout
 from model.data.sources import BlendedDataset, blend_tokens, blended
+from model.speed import SpeedSummary
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class TrainingSummary(Manifest):
     seconds: float
     """Wall time of the training loop, summed over launches."""
     tokens_per_second: float
+    speed: SpeedSummary
 
 
 class Sample(Settings):

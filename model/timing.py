@@ -14,10 +14,12 @@ of the last spans of a step is told with the next step. On a CPU a span is wall 
 What is left of a step is pipeline bubbles of interleaved schedules, Python, and the journal.
 """
 
+import logging
+import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from typing import Any
 import torch
 
 from model.config import ProfileSettings
+
+logger = logging.getLogger(__name__)
 
 KINDS: tuple[str, ...] = ("data", "compute", "communication", "optimizer", "checkpoint")
 _COMPUTE = ("forward-compute", "backward-compute")
@@ -140,33 +144,37 @@ def used_memory(device: torch.device) -> float:
     return resident / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-class Profiler:
-    """Traces some steps into Chrome traces; does nothing without settings."""
+def device_name(device: torch.device) -> str:
+    """What the driver calls a GPU, else the kind of processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
 
-    def __init__(self, settings: ProfileSettings | None, folder: Path, rank: int, tell: Callable[[Path], None]) -> None:
-        self._settings, self._folder, self._rank, self._tell = settings, folder, rank, tell
+
+class Profiler:
+    """Traces some steps into a Chrome trace in a folder; does nothing without settings."""
+
+    def __init__(self, settings: ProfileSettings | None, folder: Path, *, rank: int, steps: int) -> None:
+        """`steps` is the number of the run's last step."""
+        self._folder, self._rank = folder, rank
+        self._first = settings.first_step if settings else 0
+        self._last = min(steps, settings.first_step + settings.steps - 1) if settings else -1
         self._running: Any = None
 
-    def before(self, step: int) -> None:
-        """Call before each step."""
-        if self._settings and self._running is None and step == self._settings.first_step:
+    @contextmanager
+    def around(self, step: int) -> Iterator[None]:
+        """Belongs around a step; behind the last one that is traced, the trace is written and its path logged."""
+        if self._running is None and self._first == step:
             self._running = torch.profiler.profile()
             self._running.__enter__()
+        yield
+        if self._running and step >= self._last:
+            self._write()
 
-    def after(self, step: int) -> None:
-        """Call after each step: behind the last one that is traced, the trace is written."""
-        if self._settings and self._running and step >= self._settings.first_step + self._settings.steps - 1:
-            self.close(step)
-
-    def close(self, step: int) -> None:
-        """Write what has been traced so far."""
-        if self._settings is None or self._running is None:
-            return
+    def _write(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self._running.__exit__(None, None, None)
         self._folder.mkdir(exist_ok=True)
-        path = self._folder / f"steps-{self._settings.first_step:08d}-{step:08d}-rank-{self._rank:04d}.json"
+        path = self._folder / f"steps-{self._first:08d}-{self._last:08d}-rank-{self._rank:04d}.json"
         self._running.export_chrome_trace(str(path))
         self._running = None
-        self._tell(path)
+        logger.info("trace of steps %d to %d in %s", self._first, self._last, path)
