@@ -22,8 +22,9 @@ from infra.manifest import DatasetManifest, Manifest, fingerprint, load_dataset
 from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import TrackedRun
-from model.config import EvaluationSettings, TrainingSettings, validate_layout
+from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import BlendedDataset, blend_tokens, blended
+from model.fitting import require_fitting
 from model.speed import SpeedSummary
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
             "Give a local --root, or mount a file system that all machines share",
         )
     _check_name(name)
-    validate_layout(training, dataset.tokenizer.vocabulary_size)
+    require_fitting(training, dataset.tokenizer.vocabulary_size)
     datasets = blended(store, dataset, training.data)
     blend = [BlendedDataset(name=each.name, version=each.version, fingerprint=each.fingerprint) for each in datasets]
     record = RunRecord(
