@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from infra.errors import BadInput
 from infra.settings import Settings
 from infra.store import Store
-from tasks.model_file import ModelFile
+from tasks.inputs import UserFile
 from tasks.models.ngram_model import NgramModel, TextScores, read_model, score_texts
 from tasks.models.preparation import Preparation, prepare
 from tasks.models.quality_model import check_languages, known_rows
@@ -30,7 +30,7 @@ SUFFIXES = ("", "_bits_per_byte", "_unknown_words")
 MAX_BITS = 100.0  # a word: keeps perplexity finite in float32
 
 
-class PerplexityModel(ModelFile):
+class PerplexityModel(UserFile):
     """An n-gram model and the languages that it knows."""
 
     name: str = Field(default="perplexity", pattern=r"^[a-z][a-z0-9_]*$")
@@ -101,7 +101,7 @@ def load(model: PerplexityModel) -> NgramModel:
 
 @lru_cache(maxsize=64)
 def _load(path: str, sha256: str | None) -> NgramModel:
-    with ModelFile(path=path, sha256=sha256).local() as local:
+    with UserFile(path=path, sha256=sha256).local() as local:
         try:
             return read_model(local)
         except (ValueError, OSError, EOFError) as error:

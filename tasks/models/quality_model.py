@@ -17,12 +17,12 @@ from pydantic import Field, model_validator
 from infra.errors import BadInput
 from infra.settings import Settings
 from infra.store import Store
-from tasks.model_file import ModelFile
+from tasks.inputs import UserFile
 from tasks.models.fasttext_file import LOG_GUARD, LinearModel, is_fasttext, probabilities, read_linear
 from tasks.models.preparation import Preparation, Prepared, prepare
 
 
-class ScoreModel(ModelFile):
+class ScoreModel(UserFile):
     """A classifier and what its score means."""
 
     name: str = Field(default="quality", pattern=r"^[a-z][a-z0-9_]*$")
@@ -107,7 +107,7 @@ def load(model: ScoreModel) -> Any:
 
 @lru_cache(maxsize=8)
 def _load(path: str, sha256: str | None, label: str) -> Any:
-    with ModelFile(path=path, sha256=sha256).local() as local:
+    with UserFile(path=path, sha256=sha256).local() as local:
         if not is_fasttext(local):
             raise _unusable(path, "it is no fastText model")
         try:

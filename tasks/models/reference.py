@@ -19,13 +19,13 @@ from pydantic import Field
 from infra.errors import BadInput
 from infra.settings import Settings
 from infra.store import Store
-from tasks.model_file import ModelFile
+from tasks.inputs import UserFile
 
 COMPRESSED = {".gz", ".zst", ".bz2", ".xz"}
 PARQUET_ROWS = 1024
 
 
-class ReferenceFile(ModelFile):
+class ReferenceFile(UserFile):
     """One file of reference text."""
 
     text_column: str = "text"

@@ -52,7 +52,7 @@ def _piece_end(text: str, begin: int) -> int:
 @lru_cache(maxsize=2)
 def load_names(path: str, sha256: str | None) -> "Language":
     """The pipeline in a folder, loaded once in each process; BadInput if it is none or sets no entities."""
-    if sha256 is not None and content_digest(Path(path)) != sha256:
+    if sha256 is not None and content_digest(path) != sha256:
         raise BadInput(path, f"its content must have the sha256 {sha256}", "Put the folder back, or start again")
     try:
         nlp: Any = spacy().load(Path(path))
