@@ -130,7 +130,7 @@ def from_config(config: Mapping[str, Any], sequence_length: int | None = None) -
         settings = ModelSettings.model_validate(_settings(kind, config, sequence_length))
     except KeyError as error:
         raise _unusable(f"no {error.args[0]}") from error
-    except (ValidationError, TypeError, ValueError) as error:
+    except (ValidationError, TypeError, ValueError, ArithmeticError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         raise _unusable(f"{'.'.join(map(str, first['loc']))} ({first['msg']})") from error
     check_model(settings)
