@@ -7,7 +7,13 @@ from megatron.core.transformer.transformer_layer import TransformerLayer
 
 
 class FastLayer(TransformerLayer):
-    """Megatron-Core's layer where there is no dropout, mixture or second attention; names and checkpoints are its."""
+    """Megatron-Core's layer where there is no dropout, mixture or second attention; names and checkpoints are its.
+
+    What a layer adds to the residual stream it hands to the next one unadded, as `context`, which nothing else uses in
+    such models; the last one adds it itself.
+    """
+
+    is_last = False
 
     def forward(
         self,
@@ -20,22 +26,13 @@ class FastLayer(TransformerLayer):
     ) -> Any:
         """Megatron-Core's interface: hidden states [positions, batch, width] to the same."""
         if inference_context is not None:
-            return super().forward(
-                hidden_states,
-                attention_mask,
-                context,
-                rotary_pos_emb=rotary_pos_emb,
-                inference_context=inference_context,
-                **options,
-            )
-        attended, _ = self.self_attention(
-            _normalised(self.input_layernorm, hidden_states),
-            attention_mask=attention_mask,
-            rotary_pos_emb=rotary_pos_emb,
-        )
+            options.update(rotary_pos_emb=rotary_pos_emb, inference_context=inference_context)
+            return super().forward(hidden_states, attention_mask, context, **options)
+        hidden_states, normalised = _added_and_normalised(self.input_layernorm, hidden_states, context)
+        attended, _ = self.self_attention(normalised, attention_mask=attention_mask, rotary_pos_emb=rotary_pos_emb)
         hidden_states, normalised = _added_and_normalised(self.pre_mlp_layernorm, hidden_states, attended)
         output, _ = self.mlp(normalised)
-        return _added(hidden_states, output), None
+        return (hidden_states + output, None) if self.is_last else (hidden_states, output)
 
 
 @torch.compile(dynamic=False)
@@ -51,13 +48,9 @@ def _add_rms_norm(
     return total, torch.nn.functional.rms_norm(total, weight.shape, weight, epsilon)
 
 
-def _normalised(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    return _rms_norm(hidden, norm.weight, norm.eps)
-
-
-def _added_and_normalised(norm: Any, hidden: torch.Tensor, added: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _added_and_normalised(
+    norm: Any, hidden: torch.Tensor, added: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if added is None:
+        return hidden, _rms_norm(hidden, norm.weight, norm.eps)
     return _add_rms_norm(hidden, added, norm.weight, norm.eps)
-
-
-def _added(hidden: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    return hidden + added

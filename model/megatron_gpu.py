@@ -53,6 +53,8 @@ def speed_up(model: Any) -> None:
     layers = getattr(getattr(model, "decoder", None), "layers", ())
     # Layers share code, and each counts against the limit if a number of its own (its place) is looked at.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 + 4 * len(layers))
+    if layers and model.config.fast_layers:
+        layers[-1].is_last = True
     for layer in layers:
         if not model.config.fast_layers:
             layer.compile(dynamic=False)

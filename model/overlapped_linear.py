@@ -1,9 +1,8 @@
 """Linear layers that exchange activations while they multiply, for tensor parallelism with sequence parallelism.
 
 Megatron-Core gathers positions before a column-parallel product and adds partial sums up after a row-parallel one, and
-the GPUs wait meanwhile. Here the product is cut at the ranks' borders: while one part is multiplied, the next travels
-through memory that the ranks of a machine share (PyTorch's symmetric memory, without NVLink multicast). The gathered
-input is kept for the weights' gradient, which saves gathering it again.
+the GPUs wait meanwhile. Here the product is cut at the ranks' borders, and while one part is multiplied the next
+travels (`model.exchange`). The gathered input is kept for the weights' gradient, which saves gathering it again.
 """
 
 from functools import partial
@@ -12,28 +11,30 @@ from typing import Any
 
 import torch
 
+from model.exchange import Exchange
 from model.megatron_gpu import add_weight_gradient
 
 
 def overlap(model: Any) -> None:
     """Let the linear layers of a chunk work so where they share positions; others stay as they are."""
     linear: Any = import_module("megatron.core.tensor_parallel.layers")
+    exchange: Exchange | None = None
     for module in model.modules():
         column, row = (isinstance(module, kind) for kind in (linear.ColumnParallelLinear, linear.RowParallelLinear))
         if not (column or row) or not module.sequence_parallel or module.explicit_expert_comm:
             continue
         if (column and module.gather_output) or (module.bias is not None and not module.skip_bias_add):
             continue
-        group = module.tp_group.group_name
+        exchange = exchange or Exchange(module.tp_group)
         forward = _column_forward if column else _row_forward
-        module.forward = torch.compiler.disable(partial(forward, _Layer(module, group)))
+        module.forward = torch.compiler.disable(partial(forward, _Layer(module, exchange)))
 
 
 class _Layer:
     """What a forward function needs of a module; not the module itself, which would then hold itself."""
 
-    def __init__(self, module: Any, group: str) -> None:
-        self.group = group
+    def __init__(self, module: Any, exchange: Exchange) -> None:
+        self.exchange = exchange
         self.weight: torch.nn.Parameter | None = module.weight
         self.bias: torch.nn.Parameter | None = module.bias if module.skip_bias_add else None
 
@@ -42,28 +43,28 @@ def _column_forward(
     layer: _Layer, inputs: torch.Tensor, weight: torch.Tensor | None = None, runtime_gather_output: bool | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     assert not runtime_gather_output, "generation uses layers that do not share positions"
-    return _GatherAndMultiply.apply(inputs, layer.weight if weight is None else weight, layer.group), layer.bias
+    return _GatherAndMultiply.apply(inputs, layer.weight if weight is None else weight, layer.exchange), layer.bias
 
 
 def _row_forward(layer: _Layer, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return _MultiplyAndScatter.apply(inputs, layer.weight, layer.group), layer.bias
+    return _MultiplyAndScatter.apply(inputs, layer.weight, layer.exchange), layer.bias
 
 
 class _GatherAndMultiply(torch.autograd.Function):
     """Own positions [own, batch, in] of all ranks times the own rows of weights [out, in]: [positions, batch, out]."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, group: str) -> torch.Tensor:
-        gathered, (output,) = torch.ops.symm_mem.fused_all_gather_matmul(inputs.contiguous(), [weight.t()], 0, group)
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, exchange: Exchange) -> torch.Tensor:
+        gathered, output = exchange.gather_and_multiply(inputs.contiguous(), weight.t())
         ctx.save_for_backward(gathered, weight)
-        ctx.group = group
+        ctx.exchange = exchange
         return output
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         gathered, weight = ctx.saved_tensors
         given = gradients[0].contiguous()
-        gradient = torch.ops.symm_mem.fused_matmul_reduce_scatter(given, weight, "sum", 0, ctx.group)
+        gradient = ctx.exchange.multiply_and_scatter(given, weight)
         return gradient, _weight_gradient(weight, gathered, given), None
 
 
@@ -74,17 +75,15 @@ class _MultiplyAndScatter(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, group: str) -> torch.Tensor:
+    def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, exchange: Exchange) -> torch.Tensor:
         ctx.save_for_backward(inputs, weight)
-        ctx.group = group
-        return torch.ops.symm_mem.fused_matmul_reduce_scatter(inputs.contiguous(), weight.t(), "sum", 0, group)
+        ctx.exchange = exchange
+        return exchange.multiply_and_scatter(inputs.contiguous(), weight.t())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
         inputs, weight = ctx.saved_tensors
-        given, (gradient,) = torch.ops.symm_mem.fused_all_gather_matmul(
-            gradients[0].contiguous(), [weight], 0, ctx.group
-        )
+        given, gradient = ctx.exchange.gather_and_multiply(gradients[0].contiguous(), weight)
         return gradient, _weight_gradient(weight, inputs, given), None
 
 
