@@ -35,13 +35,18 @@ def dataset(store: Store) -> DatasetManifest:
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    """This process as the only rank of a job, with the warnings that every rank ignores."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torchrun tells the only rank of a job, and the warnings that every rank ignores."""
     quiet_libraries()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1"}.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def place(alone: None) -> Iterator[Place]:
+    """This process as the only rank of a job."""
     with parallel(ParallelSettings(), seed=1) as here:
         yield here

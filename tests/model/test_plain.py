@@ -1,0 +1,59 @@
+"""Every architecture computes what the same weights compute in plain PyTorch."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from model.architecture import ModelSettings, check_model, lengths
+from model.build import build_model
+from model.config import TrainingSettings
+from model.layout import ParallelSettings
+from model.parallel import Place
+from model.weights import count_parameters
+from tests.model.plain import Plain
+
+SMALL = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "num_query_groups": 2, "ffn_hidden_size": 48}
+CLASSIC = {"normalization": "LayerNorm", "activation": "gelu", "biases": True, "positions": "learned", "qk_norm": False}
+MODELS: dict[str, dict[str, Any]] = {
+    "gpt": {},
+    "gpt-classic": {**CLASSIC, "tied_embeddings": False},
+    "gpt-windows": {"sliding_window": 5, "full_attention_every": 2, "head_width": 12, "activation": "squared-relu"},
+    "gpt-llama3": {"rope_scaling": {"factor": 4.0, "original_length": 64}, "rope_base": 500, "positions": "rope"},
+    "gpt-linear": {"rope_scaling": {"kind": "linear", "factor": 3.0}},
+    "gpt-nowhere": {"positions": "none"},
+    "gpt-mixture": {"mixture": {"experts": 4, "shared_ffn_hidden_size": 24, "expert_ffn_hidden_size": 40}},
+    "bert": {"architecture": "bert", **CLASSIC},
+    "bert-modern": {"architecture": "bert", "tied_embeddings": False, "rope_base": 1000},
+    "t5": {"architecture": "t5", "num_query_groups": 4},
+    "t5-classic": {"architecture": "t5", **CLASSIC, "num_query_groups": 4, "tied_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_logits(name: str, place: Place) -> None:
+    model = ModelSettings.model_validate({**SMALL, "sequence_length": 32, "init_std": 0.2, **MODELS[name]})
+    check_model(model)
+    settings = TrainingSettings(model=model, dtype="float32", seed=3)
+    (chunk,) = build_model(settings, ParallelSettings(), place, 100)
+    chunk.eval()
+    weights = {key: value for key, value in chunk.state_dict().items() if torch.is_tensor(value)}
+    assert count_parameters([chunk], place) == sum(each.numel() for each in chunk.parameters())
+    positions = sum(lengths(model))
+    tokens = torch.randint(0, 100, (2, positions), generator=torch.Generator().manual_seed(1))
+    for documents in (None, _documents(model, positions)):
+        with torch.no_grad():
+            ours = chunk(tokens, torch.arange(positions).expand(2, -1), documents)
+            plain = Plain(model, weights).logits(tokens, documents)
+        counted = slice(None) if documents is None else documents[:, -plain.shape[1] :] >= 0
+        torch.testing.assert_close(ours[counted], plain[counted], atol=2e-5, rtol=1e-5)
+
+
+def _documents(model: ModelSettings, positions: int) -> torch.Tensor:
+    """Two documents on each side, and padding."""
+    parts = []
+    for length in filter(None, lengths(model)):
+        places = torch.arange(length, dtype=torch.int32)
+        parts.append(torch.where(places < length - 3, places * 2 // length, -1))
+    assert sum(map(len, parts)) == positions
+    return torch.cat(parts).expand(2, -1).contiguous()
