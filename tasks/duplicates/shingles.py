@@ -9,6 +9,7 @@ Lower case and word characters come from a table over all code points, made from
 the dotted capital I, whose dot ends a word.
 """
 
+import re
 from functools import lru_cache
 from typing import Any, cast
 
@@ -18,12 +19,14 @@ import pyarrow.compute
 from numba import njit
 
 from tasks.duplicates.xxhash_kernels import xxh32, xxh64
-from tasks.utf8 import write_code_point
+from tasks.utf8 import code_point, write_code_point
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported, unseen by type checkers
 _CODE_POINTS = 0x110000
 _ENDS_WORD = np.uint32(1 << 31)
 _SPACE = np.uint8(0x20)
+_BLOCK = 256
+_WORD_CHARACTER = re.compile(r"\w")
 
 
 @lru_cache(maxsize=1)
@@ -33,11 +36,23 @@ def word_characters() -> np.ndarray:
     The highest bit marks a character whose lower case goes on with something that ends the word.
     """
     table = np.zeros(_CODE_POINTS, np.uint32)
-    for code in range(_CODE_POINTS):
-        lowered = chr(code).lower()
-        if lowered[0].isalnum() or lowered[0] == "_":
-            table[code] = np.uint32(ord(lowered[0])) | (_ENDS_WORD if len(lowered) > 1 else np.uint32(0))
+    for begin in range(0, _CODE_POINTS, _BLOCK):
+        block = "".join(map(chr, range(begin, begin + _BLOCK)))
+        if block.lower() != block:
+            table[begin : begin + _BLOCK] = list(map(_word_character, block))
+        elif block.isalnum():
+            table[begin : begin + _BLOCK] = range(begin, begin + _BLOCK)
+        else:  # none of them, most often: there are many more code points than characters
+            for match in _WORD_CHARACTER.finditer(block):
+                table[begin + match.start()] = begin + match.start()
     return table
+
+
+def _word_character(character: str) -> int:
+    lowered = character.lower()
+    if not (lowered[0].isalnum() or lowered[0] == "_"):
+        return 0
+    return ord(lowered[0]) | (int(_ENDS_WORD) if len(lowered) > 1 else 0)
 
 
 def text_buffers(texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -54,26 +69,12 @@ def text_buffers(texts: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def decode(data: Any, at: int) -> Any:
-    """The code point that begins at a byte of valid UTF-8, and how many bytes it takes."""
-    lead = np.uint32(data[at])
-    if lead < 0x80:
-        return lead, 1
-    if lead < 0xE0:
-        return (lead & np.uint32(0x1F)) << np.uint32(6) | (data[at + 1] & np.uint32(0x3F)), 2
-    middle = (np.uint32(data[at + 1]) & np.uint32(0x3F)) << np.uint32(6) | (data[at + 2] & np.uint32(0x3F))
-    if lead < 0xF0:
-        return (lead & np.uint32(0x0F)) << np.uint32(12) | middle, 3
-    return (lead & np.uint32(0x07)) << np.uint32(18) | middle << np.uint32(6) | (data[at + 3] & np.uint32(0x3F)), 4
-
-
-@njit(cache=True, nogil=True)
 def find_words(data: Any, start: int, stop: int, table: Any, out: Any, begins: Any, ends: Any) -> int:
     """Write the words of one text into `out`, a space between them, and where each begins and ends. Returns words."""
     words, at, inside = 0, 0, False
     position = start
     while position < stop:
-        code, size = decode(data, position)
+        code, size = code_point(data, position, stop)
         position += size
         lowered = table[code]
         if lowered == 0:
