@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from infra.errors import BadInput
-from infra.exported_tokenizer import check_ids
+from flows.runs import find_run
+from infra.exported_tokenizer import check_ids, tokenizer_files
 from infra.manifest import DatasetManifest
 from infra.settings import Settings, flatten
 from infra.store import Store
@@ -77,40 +77,24 @@ def export_run(store: Store, run: str, out: Path | None = None, settings: Export
     folder = find_run(store, run)
     _, record, dataset = open_run_folder(folder)
     written = out or store.local_path(f"exports/{record.name}/{folder.name}{_suffix(settings)}")
+    tokenizer, texts = dataset.tokenizer, _heldout_texts(store, dataset)
+    data = store.read_bytes(tokenizer.path)
+    content = tokenizer_files(data, tokenizer, record.training.model.sequence_length)["tokenizer.json"]
+    different = check_ids(data, tokenizer, content, texts)
     provenance = export_checkpoint(store, record, dataset, written, settings)
-    texts = _heldout_texts(store, dataset)
-    tokenizer = dataset.tokenizer
-    content = (written / "tokenizer.json").read_bytes()
     return Export(
         folder=str(written.absolute()),
         run=record.folder,
         step=provenance.step,
         bytes=sum(path.stat().st_size for path in written.iterdir()),
         checked=len(texts),
-        different=check_ids(store.read_bytes(tokenizer.path), tokenizer, content, texts),
+        different=different,
     )
 
 
 def _suffix(settings: ExportSettings) -> str:
     step = "" if settings.step is None else f"-{step_name(settings.step)}"
     return step + ("" if settings.dtype is None else f"-{settings.dtype}")
-
-
-def find_run(store: Store, run: str) -> Path:
-    """The folder of a run, given its name, NAME/VERSION-FINGERPRINT or a path; BadInput names what there is instead."""
-    if (Path(run) / "run.json").exists():
-        return Path(run)
-    name = run.removeprefix("runs/").strip("/")
-    within = [name] if "/" in name else [f"{name}/{each}" for each in store.names(f"runs/{name}")]
-    found = [each for each in within if store.exists(f"runs/{each}/run.json")]
-    if len(found) == 1:
-        return store.local_path(f"runs/{found[0]}")
-    known = found or [f"{each}/{one}" for each in store.names("runs") for one in store.names(f"runs/{each}")]
-    raise BadInput(
-        f"run {run}",
-        f"it names one run under {store.full_path('runs')}; there are {', '.join(known) or 'none'}",
-        "Name one of these",
-    )
 
 
 def _heldout_texts(store: Store, dataset: DatasetManifest) -> Sequence[str]:
