@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from infra.launch import JobSpec, LocalLauncher
 from infra.settings import Settings
@@ -40,7 +41,7 @@ class Case(Settings):
 
     name: str
     parallel: ParallelSettings
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     """Settings that differ, as in a configuration file."""
 
     @property
@@ -71,7 +72,23 @@ def case(name: str, tensor: int = 1, pipeline: int = 1, context: int = 1, data: 
     return Case(name=name, parallel=layout, training=training)
 
 
-MIXTURE = {"model": {"mixture": {"experts": 4, "top_k": 2}}}
+MIXTURE: dict[str, Any] = {"model": {"mixture": {"experts": 4, "top_k": 2, "shared_ffn_hidden_size": 64}}}
+PLAIN: dict[str, Any] = {
+    "model": {
+        "normalization": "LayerNorm",
+        "activation": "gelu",
+        "positions": "learned",
+        "biases": True,
+        "qk_norm": False,
+        "tied_embeddings": False,
+        "num_query_groups": 8,
+        "sliding_window": 24,
+        "full_attention_every": 2,
+    }
+}
+BERT: dict[str, Any] = {"model": {"architecture": "bert", "num_query_groups": 8}}
+T5: dict[str, Any] = {"model": {"architecture": "t5", "num_query_groups": 8}}
+LSTM: dict[str, Any] = {"model": {"architecture": "lstm"}}
 
 CASES = [
     case("one process"),
@@ -82,6 +99,18 @@ CASES = [
     case("pipeline 2", pipeline=2),
     case("pipeline 2 x 2 interleaved", pipeline=2, virtual_pipeline=2),
     case("context 2", context=2),
+    case("mixture: expert 2", data=2, expert=2, training=MIXTURE),
+    case("mixture: tensor 2, sequence", tensor=2, sequence_parallel=True, training=MIXTURE),
+    case("mixture: context 2, expert 2", context=2, expert=2, training=MIXTURE),
+    case("gpt-2: tensor 2, sequence", tensor=2, sequence_parallel=True, training=PLAIN),
+    case("gpt-2: context 2", context=2, training=PLAIN),
+    case("gpt-2: pipeline 2, full recomputation", pipeline=2, training={**PLAIN, "recompute": "full"}),
+    case("bert: tensor 2, sequence", tensor=2, sequence_parallel=True, training=BERT),
+    case("bert: pipeline 2", pipeline=2, training=BERT),
+    case("bert: context 2", context=2, training=BERT),
+    case("t5: tensor 2, sequence", tensor=2, sequence_parallel=True, training=T5),
+    case("t5: data 2", data=2, training=T5),
+    case("lstm: data 2", data=2, training=LSTM),
     case("data 4", data=4),
     case("tensor 2, data 2", tensor=2, data=2),
     case("tensor 2, sequence, data 2, overlap", tensor=2, data=2, sequence_parallel=True, overlap=True),
@@ -103,6 +132,17 @@ CASES = [
         pipeline=2,
         virtual_pipeline=2,
         sequence_parallel=True,
+    ),
+    case("mixture: expert 2, data 4", data=4, expert=2, training=MIXTURE),
+    case("mixture: expert 4", data=4, expert=4, training=MIXTURE),
+    case("mixture: tensor 2, sequence, expert 2", tensor=2, data=2, expert=2, sequence_parallel=True, training=MIXTURE),
+    case(
+        "mixture: pipeline 2 x 2 interleaved, expert 2",
+        pipeline=2,
+        virtual_pipeline=2,
+        data=2,
+        expert=2,
+        training=MIXTURE,
     ),
     case("context 4", context=4),
     case("context 2, data 2", context=2, data=2),
@@ -319,7 +359,8 @@ def _loading(run: RunRecord, folder: Path, place: Any) -> Callable[[int, Any, An
     def load(step: int, chunks: Any, optimizer: Any) -> None:
         if not loaded:
             record = checkpoints.latest()
-            assert record is not None and record.step == step
+            assert record is not None
+            assert record.step == step
             checkpoints.load(record, [chunk.module for chunk in chunks], optimizer)
             loaded.append(step)
 
