@@ -50,16 +50,19 @@ def speed_up(model: Any) -> None:
     for kind in (linear.ColumnParallelLinear, linear.RowParallelLinear):
         if not hasattr(kind.forward, "_torchdynamo_disable"):
             kind.forward = torch.compiler.disable(kind.forward)
-    layers = getattr(getattr(model, "decoder", None), "layers", ())
+    stacks = [getattr(getattr(model, name, None), "layers", ()) for name in ("encoder", "decoder")]
+    layers = [layer for stack in stacks for layer in stack]
     # Layers share code, and each counts against the limit if a number of its own (its place) is looked at.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 16 + 4 * len(layers))
-    if layers and model.config.fast_layers:
-        layers[-1].is_last = True
+    for stack in stacks:
+        if stack:
+            stack[-1].is_last = True
     for layer in layers:
-        if not model.config.fast_layers:
-            layer.compile(dynamic=False)
-        elif model.config.qk_layernorm:  # see rotate_in_one_kernel
+        fast = hasattr(type(layer), "is_last")  # model.fast_layer compiles for itself
+        if fast and model.config.qk_layernorm:  # see rotate_in_one_kernel
             layer.self_attention.compile(dynamic=False)
+        elif not fast and model.config.num_moe_experts is None:  # an expert never has as many tokens as before
+            layer.compile(dynamic=False)
 
 
 def _use_activation_kernel(model: Any) -> None:
