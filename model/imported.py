@@ -74,6 +74,8 @@ class ImportedModel(Manifest):
     """The file of each tensor."""
     files: dict[str, ImportedFile] = Field(default_factory=dict)
     """Weights and tokenizer."""
+    tokenizer: str
+    """The tokenizer's file to build datasets with: tokenizer.json, or what an export of ours was trained with."""
     tokenizers: tuple[str, ...]
     """SHA-256 of the tokenizer's files, any of which may be that of a dataset to train on."""
 
@@ -90,8 +92,8 @@ class ImportedModel(Manifest):
 
     @property
     def tokenizer_path(self) -> str:
-        """The tokenizer's file, relative to the root, for tokenizer.path: a sentencepiece model's own if there is."""
-        return f"{self.folder}/{next(name for name in reversed(_TOKENIZERS) if name in self.files)}"
+        """The tokenizer's file, relative to the root, for tokenizer.path."""
+        return f"{self.folder}/{self.tokenizer}"
 
 
 def import_model(store: Store, source: Path, name: str, sequence_length: int | None = None) -> ImportedModel:
@@ -112,11 +114,16 @@ def import_model(store: Store, source: Path, name: str, sequence_length: int | N
     names = [*sorted(set(tensors.values())), *tokenizers]
     place = Store(str(source.resolve()))
     files = {each: ImportedFile(bytes=place.size(each), sha256=place.sha256(each)) for each in names}
-    digests = [files[each].sha256 for each in tokenizers]
-    if (source / PROVENANCE).exists():
-        digests.append(Provenance.load(place, PROVENANCE).tokenizer_sha256)
+    digests = {files[each].sha256: each for each in reversed(tokenizers)}
+    own = Provenance.load(place, PROVENANCE).tokenizer_sha256 if (source / PROVENANCE).exists() else ""
     made = ImportedModel(
-        name=name, model=model, rows=rows, tensors=tensors, files=files, tokenizers=tuple(dict.fromkeys(digests))
+        name=name,
+        model=model,
+        rows=rows,
+        tensors=tensors,
+        files=files,
+        tokenizer=digests.get(own, tokenizers[0]),
+        tokenizers=tuple(sorted(digests.keys() | ({own} if own else set()))),
     )
     return _placed(store, source, made)
 
@@ -154,7 +161,9 @@ def _checked_tensors(source: Path, model: ModelSettings) -> tuple[dict[str, str]
     """The file of each tensor and the rows of the embedding; BadInput unless all are there in their shapes."""
     if (source / _INDEX).exists():
         index = _json(source / _INDEX).get("weight_map")
-        names = sorted(set(index.values())) if isinstance(index, Mapping) else []
+        if not isinstance(index, Mapping) or not all(isinstance(name, str) for name in index.values()):
+            raise _unusable(source, f"has no weight_map in {_INDEX}")
+        names = sorted(set(index.values()))
     else:
         names = ["model.safetensors"]
     found: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -175,7 +184,7 @@ def _checked_tensors(source: Path, model: ModelSettings) -> tuple[dict[str, str]
 def _shapes(source: Path, name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors in a safetensors file."""
     path = source / name
-    if not isinstance(name, str) or Path(name).name != name or not path.is_file():
+    if Path(name).name != name or not path.is_file():
         raise _unusable(source, f"has no file {name!r}")
     try:
         with safe_open(path, framework="numpy") as opened:

@@ -240,6 +240,8 @@ def test_what_cannot_be_imported(store: Store, dataset: DatasetManifest, tmp_pat
     refused("has no file")
     (bad / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../good/x.safetensors"}}))
     refused("has no file")
+    (bad / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": ["b"]}}))
+    refused("has no weight_map")
     first_weights = load_file(first)
     save_file({name: weight.to(torch.int8) for name, weight in first_weights.items()}, first)
     refused("type I8")
