@@ -17,9 +17,9 @@ or a suffix end with it."""
 
 
 @njit(cache=True, nogil=True)
-def _fits(rule: int, at: int, lo: int, hi: int, atoms: Any, members: Any, starts: Any, conditions: Any) -> Any:
+def _fits(rule: int, at: int, lo: int, hi: int, atoms: Any, members: Any, rules: Any, conditions: Any) -> Any:
     """Whether a rule matches at a place, if it sees no more than what is from `lo` to `hi`."""
-    for index in range(starts[rule], starts[rule + 1]):
+    for index in range(rules[rule, 2], rules[rule + 1, 2]):
         place = at + conditions[index, 0]
         inside = lo <= place < hi and members[conditions[index, 1], atoms[place]]
         if inside == (conditions[index, 2] != 0):
@@ -28,16 +28,26 @@ def _fits(rule: int, at: int, lo: int, hi: int, atoms: Any, members: Any, starts
 
 
 @njit(cache=True, nogil=True)
-def _matched(at: int, lo: int, hi: int, atoms: Any, members: Any, rules: Any, least: int) -> Any:
+def _matched(
+    at: int,
+    lo: int,
+    hi: int,
+    least: int,
+    kind: int,
+    atoms: Any,
+    members: Any,
+    places: Any,
+    order: Any,
+    rules: Any,
+    conditions: Any,
+) -> Any:
     """Characters that the first rule matches at a place, at least so many; -1 if none does."""
-    firsts, order, sizes, starts, conditions = rules
-    atom = atoms[at]
-    for index in range(firsts[atom], firsts[atom + 1]):
+    for index in range(places[kind, atoms[at]], places[kind, atoms[at] + 1]):
         rule = order[index]
-        size = sizes[rule, 0]
-        if size >= least and _fits(rule, at, lo, hi, atoms, members, starts, conditions):
-            if sizes[rule, 1]:
-                repeated = conditions[starts[rule] + size - 1, 1]
+        size = rules[rule, 0]
+        if size >= least and _fits(rule, at, lo, hi, atoms, members, rules, conditions):
+            if rules[rule, 1]:
+                repeated = conditions[rules[rule, 2] + size - 1, 1]
                 while at + size < hi and members[repeated, atoms[at + size]]:
                     size += 1
             return size
@@ -45,16 +55,15 @@ def _matched(at: int, lo: int, hi: int, atoms: Any, members: Any, rules: Any, le
 
 
 @njit(cache=True, nogil=True)
-def _suffix(lo: int, hi: int, atoms: Any, members: Any, rules: Any) -> Any:
+def _suffix(lo: int, hi: int, atoms: Any, members: Any, places: Any, order: Any, rules: Any, conditions: Any) -> Any:
     """Characters of the longest suffix, 0 if there is none."""
-    firsts, order, sizes, starts, conditions = rules
-    atom, longest = atoms[hi - 1], 0
-    for index in range(firsts[atom], firsts[atom + 1]):
+    longest = 0
+    for index in range(places[1, atoms[hi - 1]], places[1, atoms[hi - 1] + 1]):
         rule = order[index]
-        size = sizes[rule, 0]
-        if size <= hi - lo and _fits(rule, hi - size, lo, hi, atoms, members, starts, conditions):
-            if sizes[rule, 1]:
-                repeated = conditions[starts[rule], 1]
+        size = rules[rule, 0]
+        if size <= hi - lo and _fits(rule, hi - size, lo, hi, atoms, members, rules, conditions):
+            if rules[rule, 1]:
+                repeated = conditions[rules[rule, 2], 1]
                 while hi - size > lo and members[repeated, atoms[hi - size - 1]]:
                     size += 1
             longest = max(longest, size)
@@ -62,125 +71,132 @@ def _suffix(lo: int, hi: int, atoms: Any, members: Any, rules: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _is_special(codes: Any, begin: int, end: int, special: Any) -> Any:
-    """Whether characters are a special case, or none are."""
-    table, rules, longest = special
-    if end - begin > longest or begin == end:
-        return False
-    entry = table[0][find(codes, begin, end - begin, hash_characters(codes, begin, end), table)]
-    return 0 < entry < rules
+def _strip(
+    starts: Any, flags: Any, atoms: Any, members: Any, places: Any, order: Any, rules: Any, conditions: Any, edges: Any
+) -> Any:
+    """Take prefixes and suffixes off chunks. What is left of each is from where to where: int64, (chunks, 2)."""
+    left = np.empty((len(starts) - 1, 2), np.int64)
+    for index in range(len(left)):
+        lo, hi = starts[index], starts[index + 1]
+        while lo < hi:
+            prefix = suffix = 0
+            if flags[atoms[lo]] & PREFIX:
+                prefix = max(_matched(lo, lo, hi, 1, 0, atoms, members, places, order, rules, conditions), 0)
+            if flags[atoms[hi - 1]] & SUFFIX and lo + prefix < hi:
+                suffix = _suffix(lo + prefix, hi, atoms, members, places, order, rules, conditions)
+            if prefix == suffix == 0:
+                break
+            lo, hi = lo + prefix, hi - suffix
+            edges[lo] = edges[hi] = True
+        left[index, 0], left[index, 1] = lo, hi
+    return left
 
 
 @njit(cache=True, nogil=True)
-def _strip(codes: Any, begin: int, size: int, atoms: Any, rules: Any, special: Any, out: Any, tail: Any) -> Any:
-    """Take off prefixes, whose ends go to `out`, and suffixes, whose beginnings go to `tail`.
-
-    Returns what remains, from where to where, and how many of both; -1 prefixes if the chunk is spaCy's.
-    """
-    flags, members, prefixes, suffixes = rules[1], rules[2], rules[3], rules[4]
-    lo, hi, before, behind = 0, size, 0, 0
-    while lo < hi:
-        prefix = suffix = 0
-        if flags[atoms[lo]] & PREFIX:
-            prefix = max(_matched(lo, lo, hi, atoms, members, prefixes, 1), 0)
-        if flags[atoms[hi - 1]] & SUFFIX and lo + prefix < hi:
-            suffix = _suffix(lo + prefix, hi, atoms, members, suffixes)
-        if prefix == suffix == 0:
-            break
-        if (prefix and _is_special(codes, begin + lo + prefix, begin + hi, special)) or (
-            suffix and _is_special(codes, begin + lo, begin + hi - suffix, special)
-        ):
-            return lo, hi, -1, 0
-        lo, hi = lo + prefix, hi - suffix
-        if _is_special(codes, begin + lo, begin + hi, special):
-            return lo, hi, -1, 0
-        if prefix:
-            out[before] = lo
-            before += 1
-        if suffix:
-            tail[behind] = hi
-            behind += 1
-    return lo, hi, before, behind
+def _split(
+    left: Any, flags: Any, atoms: Any, members: Any, places: Any, order: Any, rules: Any, conditions: Any, edges: Any
+) -> Any:
+    """Cut what is left at its infixes, of which none begins it. Returns which chunks were cut, but may be addresses."""
+    unclear = np.zeros(len(left), np.bool_)
+    for index in range(len(left)):
+        lo, hi = left[index]
+        at, some, parts = lo, 0, False
+        while at < hi:
+            flag = flags[atoms[at]]
+            some |= flag
+            matched = -1
+            if flag & INFIX:
+                matched = _matched(at, lo, hi, 0, 2, atoms, members, places, order, rules, conditions)
+            if matched >= 0 and at > lo:
+                edges[at] = edges[at + matched] = parts = True
+                if matched == 0:  # the next match has to be of more, but can be at the same place
+                    matched = _matched(at, lo, hi, 1, 2, atoms, members, places, order, rules, conditions)
+                    edges[at + max(matched, 0)] = True
+            for passed in range(at + 1, at + matched):
+                some |= flags[atoms[passed]]
+            at += max(matched, 1)
+        unclear[index] = parts and some & ADDRESS
+    return unclear
 
 
 @njit(cache=True, nogil=True)
-def _split(lo: int, hi: int, atoms: Any, rules: Any, out: Any, size: int) -> Any:
-    """Cut what remains at its infixes; the ends of the parts go to `out` from `size` on, whose new size is returned.
+def _meet_special(
+    codes: Any,
+    begins: Any,
+    starts: Any,
+    left: Any,
+    edges: Any,
+    longest: int,
+    slots: Any,
+    hashes: Any,
+    bounds: Any,
+    pool: Any,
+) -> Any:
+    """Which chunks without some of their prefixes and suffixes are in a table of special cases.
 
-    -1 if it is cut and could be an address, which is whole. No infix begins what remains.
+    spaCy looks at some of these only, so yes may be wrong. `longest` bounds the strings, and the time.
     """
-    flags, members, infixes = rules[1], rules[2], rules[5]
-    first, start, at = size, lo, lo + 1
-    if lo < hi and flags[atoms[lo]] & INFIX:
-        at = lo + max(_matched(lo, lo, hi, atoms, members, infixes, 0), 1)
-    while at < hi:
-        if not flags[atoms[at]] & INFIX:
-            at += 1
-            continue
-        matched = _matched(at, lo, hi, atoms, members, infixes, 0)
-        if matched >= 0 and start < at:
-            out[size] = start = at
-            size += 1
-        if matched == 0:  # the next match has to be of more, but can be at the same place
-            matched = _matched(at, lo, hi, atoms, members, infixes, 1)
-        if matched > 0:
-            out[size] = start = at + matched
-            size += 1
-        at += max(matched, 1)
-    if size > first:
-        for atom in atoms[lo:hi]:
-            if flags[atom] & ADDRESS:
-                return -1
-    if start < hi:
-        out[size] = hi
-        size += 1
-    return size
+    found = np.zeros(len(left), np.bool_)
+    for index in range(len(left)):
+        start, stop = starts[index], starts[index + 1]
+        for lo in range(left[index, 0], start - 1, -1):
+            if lo > start and not edges[lo]:
+                continue
+            for hi in range(max(left[index, 1], lo + 1), min(stop, lo + longest) + 1):
+                if (hi < stop and not edges[hi]) or (lo == start and hi == stop):
+                    continue
+                at = begins[index] - start
+                hashed = hash_characters(codes, at + lo, at + hi)
+                found[index] |= slots[find(codes, at + lo, hi - lo, hashed, slots, hashes, bounds, pool)] != 0
+    return found
 
 
 @njit(cache=True, nogil=True)
-def cut(codes: Any, begins: Any, ends: Any, rules: Any, special: Any) -> Any:
-    """Tokens of chunks by the rules of a language: their beginnings, their ends, and how many each chunk has.
-
-    A chunk with none is left to spaCy. `rules` are `AffixRules.arrays`; `special` are the table of chunks, the first
-    of its ids that is no special case, and the length of the longest special case. No chunk is a special case.
-    """
-    kinds, flags = rules[0], rules[1]
-    total, longest = 0, 0
+def _atoms(codes: Any, begins: Any, starts: Any, kinds: Any) -> Any:
+    """The atoms of all characters of chunks, one chunk after the other: uint16."""
+    atoms = np.empty(starts[-1], np.uint16)
     for index in range(len(begins)):
-        total += ends[index] - begins[index]
-        longest = max(longest, ends[index] - begins[index])
-    token_begins, token_ends = np.empty(total, np.int64), np.empty(total, np.int64)
+        for at in range(starts[index], starts[index + 1]):
+            atoms[at] = kinds[min(np.int64(codes[begins[index] - starts[index] + at]), len(kinds) - 1)]
+    return atoms
+
+
+@njit(cache=True, nogil=True)
+def _tokens(begins: Any, starts: Any, edges: Any, unclear: Any) -> Any:
+    """Beginnings and ends of the tokens of clear chunks, and how many each chunk has."""
+    token_begins, token_ends = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int64)
     counts = np.zeros(len(begins), np.int64)
-    atoms, out, tail = np.empty(longest, np.uint16), np.empty(longest, np.int64), np.empty(longest, np.int64)
     known = 0
     for index in range(len(begins)):
-        begin, size = begins[index], ends[index] - begins[index]
-        some = 0
-        for place in range(size):
-            atom = kinds[min(np.int64(codes[begin + place]), len(kinds) - 1)]
-            atoms[place] = atom
-            some |= flags[atom]
-        if some & UNCLEAR:
-            continue
-        lo, hi, count, behind = 0, size, 0, 0
-        if some & (PREFIX | SUFFIX):
-            lo, hi, count, behind = _strip(codes, begin, size, atoms, rules, special, out, tail)
-            if count < 0:
-                continue
-        if some & INFIX:
-            count = _split(lo, hi, atoms, rules, out, count)
-            if count < 0:
-                continue
-        elif lo < hi:
-            out[count] = hi
-            count += 1
-        for place in range(behind - 1, -1, -1):
-            out[count] = tail[place - 1] if place else size
-            count += 1
-        start = begin
-        for place in range(count):
-            token_begins[known], token_ends[known] = start, begin + out[place]
-            start = begin + out[place]
-            known += 1
-        counts[index] = count
+        before = known
+        if not unclear[index]:
+            begin, shift = begins[index], begins[index] - starts[index]
+            for at in range(starts[index] + 1, starts[index + 1] + 1):
+                if edges[at] or at == starts[index + 1]:
+                    token_begins[known], token_ends[known] = begin, shift + at
+                    begin = shift + at
+                    known += 1
+        counts[index] = known - before
     return token_begins[:known].copy(), token_ends[:known].copy(), counts
+
+
+@njit(cache=True, nogil=True)
+def cut(codes: Any, begins: Any, ends: Any, affixes: Any, special: Any, longest: int) -> Any:
+    """Tokens of chunks by the rules of a language: their beginnings, their ends, and how many each chunk has.
+
+    A chunk with none is left to spaCy. `affixes` are `AffixRules.arrays`; `special` is the table of special cases,
+    which have so many characters at most. No chunk is a special case.
+    """
+    kinds, flags, members, places, order, rules, conditions = affixes
+    slots, hashes, bounds, pool = special
+    starts = np.zeros(len(begins) + 1, np.int64)
+    starts[1:] = np.cumsum(ends - begins)
+    atoms = _atoms(codes, begins, starts, kinds)
+    edges = np.zeros(starts[-1] + 1, np.bool_)
+    left = _strip(starts, flags, atoms, members, places, order, rules, conditions, edges)
+    unclear = _meet_special(codes, begins, starts, left, edges, longest, slots, hashes, bounds, pool)
+    unclear |= _split(left, flags, atoms, members, places, order, rules, conditions, edges)
+    for index in range(len(begins)):
+        for at in range(starts[index], starts[index + 1]):
+            unclear[index] |= flags[atoms[at]] & UNCLEAR != 0
+    return _tokens(begins, starts, edges, unclear)

@@ -118,9 +118,11 @@ def hash_characters(codes: Any, begin: int, end: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def find(codes: Any, begin: int, size: int, hashed: Any, table: Any) -> Any:
-    """The slot that holds a string, or the empty one where it belongs (see `look_up`)."""
-    slots, hashes, bounds, pool = table
+def find(codes: Any, begin: int, size: int, hashed: Any, slots: Any, hashes: Any, bounds: Any, pool: Any) -> Any:
+    """The slot that holds a string, or the empty one where it belongs (see `look_up`).
+
+    Arrays are given one by one, here and elsewhere: a tuple of them costs a count of references for each at each call.
+    """
     slot = _slot(hashed, slots)
     while slots[slot]:
         entry = slots[slot]
@@ -151,7 +153,7 @@ def look_up(codes: Any, begins: Any, ends: Any, table: Any, known: int, ids: Any
             ids[index] = 0
             continue
         hashed = hash_characters(codes, begin, begin + size)
-        slot = find(codes, begin, size, hashed, table)
+        slot = find(codes, begin, size, hashed, slots, hashes, bounds, pool)
         if slots[slot] == 0:
             if 2 * known > len(slots):
                 return known, index

@@ -64,6 +64,7 @@ class WordSplitter:
 
     def __init__(self, rules: SpacyRules | Unspaced) -> None:
         self._rules = rules
+        self._specials: StringTable | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -75,10 +76,11 @@ class WordSplitter:
         self._changed_pairs = _pair_keys(pairs[::2], pairs[1::2])
         special = [rule for rule in self._rules.special if len(rule.split()) == 1]
         text, ends = "".join(special), np.cumsum([0, *map(len, special)])
-        self._specials, self._longest_special = 0, max(map(len, special), default=0)
-        self._ids(text, code_points(text), ends[:-1], ends[1:])
+        self._specials, self._longest_special = None, max(map(len, special), default=0)
+        self._ids(text, code_points(text), ends[:-1], ends[1:])  # by spaCy, because special cases are not known yet
+        self._specials = StringTable()
+        self._specials.look_up(code_points(text), ends[:-1], ends[1:])
         self._flags.values[:] &= HEAD | TAIL
-        self._specials = self._chunks.size  # until now no chunk was cut by the rules alone
 
     def split(self, texts: Sequence[str], whole: bool = False) -> Words:
         """Lines, tokens and sentences of texts. If `whole`, each is one line, and white space at its end counts."""
@@ -145,10 +147,10 @@ class WordSplitter:
 
     def _cut(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of the tokens of chunks that the rules cut, and how many each has: none if spaCy has to be asked."""
-        if self._rules.affixes is None or self._specials == 0:
+        if self._rules.affixes is None or self._specials is None:
             return np.zeros(0, np.int32), np.zeros(len(begins), np.int64)
-        special = (self._chunks.arrays, self._specials, self._longest_special)
-        token_begins, token_ends, counts = cut(codes, begins, ends, self._rules.affixes, special)
+        special = self._specials.arrays, self._longest_special
+        token_begins, token_ends, counts = cut(codes, begins, ends, self._rules.affixes, *special)
         ids = self.table.learn_slices(codes, token_begins, token_ends)
         of_chunk = np.repeat(np.arange(len(counts)), counts)
         links = self.table.links[ids]

@@ -75,8 +75,7 @@ def table_of(prefixes: str, suffixes: str, infixes: str, matching: str | None = 
 def cut_chunks(rules: AffixRules, chunks: list[str]) -> list[list[str]]:
     """The tokens of chunks, none where spaCy has to be asked, without special cases."""
     text, ends = "".join(chunks), np.cumsum([0, *map(len, chunks)])
-    nothing = (StringTable().arrays, 0, 0)
-    begins, ends, counts = cut(code_points(text), ends[:-1], ends[1:], rules.arrays, nothing)
+    begins, ends, counts = cut(code_points(text), ends[:-1], ends[1:], rules.arrays, StringTable().arrays, 0)
     tokens = [text[begin:end] for begin, end in zip(begins, ends, strict=True)]
     return [tokens[first:last] for first, last in pairwise(np.cumsum([0, *counts]))]
 
