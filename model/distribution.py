@@ -25,6 +25,7 @@ def layout_options(parallel: ParallelSettings, device: torch.device) -> dict[str
         "virtual_pipeline_model_parallel_size": parallel.virtual_pipeline,
         "context_parallel_size": parallel.context,
         "expert_model_parallel_size": parallel.expert,
+        "expert_tensor_parallel_size": parallel.expert_tensor,
         "batch_p2p_sync": device.type == "cuda",
         # With two stages, what comes from the one neighbour and what comes from the other come from the same rank:
         # batched, Megatron-Core's interleaved schedule confuses them without any error.

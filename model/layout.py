@@ -1,9 +1,9 @@
 """Layouts: how the work of a step is spread over processes, and which layouts cannot work.
 
 `tensor` processes share each layer, `pipeline` processes share the layers among them, `context` processes share each
-sequence, and the remaining factor, `data`, works on different sequences. The experts of a mixture are shared out among
-`expert` of the context and data processes. A layout changes speed and memory but not results (up to rounding), so it is
-operational: a run started under one layout may be resumed under another.
+sequence, and the remaining factor, `data`, works on different sequences. Of the processes of a stage `expert` share out
+the experts of each mixture, each having some of them whole. A layout changes speed and memory but not results (up to
+rounding), so it is operational: a run started under one layout may be resumed under another.
 """
 
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ class ParallelSettings(Settings):
     context: int = operational(1, ge=1)
     """Processes that share the positions of each sequence."""
     expert: int = operational(1, ge=1)
-    """Of the context and data processes, those that share the experts of each mixture; needs model.mixture."""
+    """Processes among which the experts of each mixture are shared out whole; with 1, those that share the other layers
+    (tensor) share every expert too. Needs model.mixture."""
     sequence_parallel: bool = operational(False)
     """Whether tensor-parallel processes also share activations between layers by position; saves memory, and changes
     nothing with tensor = 1."""
@@ -52,6 +53,11 @@ class ParallelSettings(Settings):
         return self.sequence_parallel and self.tensor > 1
 
     @property
+    def expert_tensor(self) -> int:
+        """Processes that share each expert."""
+        return 1 if self.expert > 1 else self.tensor
+
+    @property
     def data(self) -> int:
         """Processes that work on different sequences."""
         return self.processes // (self.tensor * self.pipeline * self.context)
@@ -66,7 +72,7 @@ def check_parallel(model: ModelSettings, parallel: ParallelSettings, vocabulary_
         parallel.tensor * parallel.pipeline * parallel.context,
     )
     _check_architecture(model, parallel)
-    for name, value in _shared_widths(model, vocabulary_size):
+    for name, value in _shared_widths(model, vocabulary_size, experts_whole=parallel.expert > 1):
         check_divides(name, value, "parallel.tensor", parallel.tensor)
     _check_layers(model, parallel)
     _check_positions(model, parallel)
@@ -85,16 +91,16 @@ def _check_architecture(model: ModelSettings, parallel: ParallelSettings) -> Non
             )
 
 
-def _shared_widths(model: ModelSettings, vocabulary_size: int) -> Iterator[tuple[str, int]]:
+def _shared_widths(model: ModelSettings, vocabulary_size: int, *, experts_whole: bool) -> Iterator[tuple[str, int]]:
     """What tensor-parallel processes share out."""
     if model.architecture == "lstm":
         return
     yield "num_attention_heads", model.num_attention_heads
     yield "num_query_groups", model.num_query_groups
-    if (mixture := model.mixture) is None or mixture.expert_ffn_hidden_size is None:
+    if (mixture := model.mixture) is None:
         yield "ffn_hidden_size", model.ffn_hidden_size
-    else:
-        yield "mixture.expert_ffn_hidden_size", mixture.expert_ffn_hidden_size
+    elif not experts_whole:
+        yield "an expert's ffn_hidden_size", mixture.expert_ffn_hidden_size or model.ffn_hidden_size
     if mixture and mixture.shared_ffn_hidden_size:
         yield "mixture.shared_ffn_hidden_size", mixture.shared_ffn_hidden_size
     yield "the padded vocabulary", embedding_rows(model, vocabulary_size)
@@ -152,8 +158,8 @@ def _check_experts(model: ModelSettings, parallel: ParallelSettings) -> None:
             )
         return
     check_divides("mixture.experts", mixture.experts, "parallel.expert", parallel.expert)
-    replicas = parallel.context * parallel.data
-    check_divides("context x data processes", replicas, "parallel.expert", parallel.expert)
+    stage = parallel.processes // parallel.pipeline
+    check_divides("tensor x context x data processes", stage, "parallel.expert", parallel.expert)
     if parallel.tensor > 1 and not parallel.sequence_parallel:
         raise BadInput(
             f"parallel.tensor = {parallel.tensor} without sequence_parallel, with model.mixture",

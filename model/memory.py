@@ -7,8 +7,8 @@ pieces, context, data); w bytes of a number in the type of computing (2 or 4).
 **State.** A weight takes w bytes, its gradient 4. Adam's two moments, and in bfloat16 a float32 master weight, take 8
 or 12 more, spread over the c d replicas (ZeRO-1, arXiv:1910.02054); Muon's momentum, and its master weights, are whole
 in every replica. A device has L / p layers, each 1 / t of it; the first stage the embedding besides, the last the
-output layer (a copy of the embedding where tied). Of experts each has 1 / expert, and their state is spread over the
-replicas of those.
+output layer (a copy of the embedding where tied). Of experts it has 1 / expert, whole, and their state is spread over
+the replicas of those; with expert = 1 they are like other layers.
 
 **Activations** are what the backward pass needs again, as Korthikanti et al. (arXiv:2205.05198) count them, but for
 fused attention, which keeps no scores. A decoder's layer keeps for each position these numbers of w bytes:
@@ -140,15 +140,17 @@ def _weights(model: ModelSettings, parallel: ParallelSettings, vocabulary_size: 
     ends = first + last if not (model.tied_embeddings and parallel.pipeline == 1) else 1
     learned = max(lengths(model)) * model.hidden_size if first and model.positions == "learned" else 0
     dense = (layers + ends * vocabulary) / parallel.tensor + learned
-    return dense, experts * share / (parallel.tensor * parallel.expert)
+    return dense, experts * share / (parallel.expert_tensor * parallel.expert)
 
 
 def _optimizer(training: TrainingSettings, dense: float, experts: float) -> float:
     master = 4 if training.dtype == "bfloat16" else 0
-    replicas = training.parallel.context * training.parallel.data
+    parallel = training.parallel
+    stage = parallel.tensor * parallel.context * parallel.data
+    replicas, of_expert = stage / parallel.tensor, stage / (parallel.expert * parallel.expert_tensor)
     if training.optimizer.kind == "muon":
         return (master + 4) * (dense + experts)
-    return (master + 8) * (dense / replicas + experts / (replicas / training.parallel.expert))
+    return (master + 8) * (dense / replicas + experts / of_expert)
 
 
 def _pieces_under_way(training: TrainingSettings, stage: int) -> int:

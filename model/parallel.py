@@ -176,6 +176,7 @@ def arranged(settings: ParallelSettings, seed: int, device: torch.device) -> Ite
         virtual_pipeline_model_parallel_size=settings.virtual_pipeline,
         context_parallel_size=settings.context,
         expert_model_parallel_size=settings.expert,
+        expert_tensor_parallel_size=settings.expert_tensor,
     )
     place = _place(device, settings)
     _seed(seed, place)
