@@ -50,8 +50,9 @@ class Import(Settings):
     def text(self) -> str:
         """Where it is, and the settings with which a training goes on from it."""
         model = self.imported
-        changed = flatten(model.model.model_dump(mode="json", exclude_defaults=True))
-        settings = {f"training.model.{name}": value for name, value in changed.items()}
+        changed = model.model.model_dump(mode="json", exclude_defaults=True)
+        whole = {name: value for name, value in model.model.model_dump(mode="json").items() if name in changed}
+        settings = {f"training.model.{name}": value for name, value in flatten(whole).items()}
         settings |= {"training.start_from": model.folder, "corpus.tokenizer.path": self.tokenizer}
         lines = [f"{self.folder}: {len(model.tensors)} tensors, {model.rows:,} rows in the embedding"]
         return "\n".join(

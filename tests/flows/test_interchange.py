@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.interchange import export_run, find_run, import_folder
+from flows.interchange import Import, export_run, find_run, import_folder
 from infra.errors import BadInput
 from infra.store import Store
-from model.imported import check_start
+from model.architecture import ModelSettings, RopeScaling
+from model.imported import ImportedModel, check_start
 from model.run import prepare_run
 from tests.model.small_runs import launch, real_documents, small_training, write_dataset
 
@@ -36,6 +37,14 @@ def test_a_trained_run_is_exported_and_taken_in_again(store: Store, tmp_path: Pa
     assert "--set training.start_from=models/back" in taken.text()
     assert "--set training.model.hidden_size=32" in taken.text()
     assert f"--set corpus.tokenizer.path={store.local_path('models/back/tokenizer.model')}" in taken.text()
+
+
+def test_nested_settings_are_printed_whole() -> None:
+    model = ModelSettings(rope_scaling=RopeScaling())
+    imported = ImportedModel(name="m", model=model, rows=1, tensors={}, tokenizer="tokenizer.json", tokenizers=())
+    text = Import(imported=imported, folder="there").text()
+    assert "--set training.model.rope_scaling.kind=llama3" in text
+    assert "--set training.model.rope_scaling.original_length=8192" in text
 
 
 def test_runs_are_found_by_name_or_folder(store: Store, tmp_path: Path) -> None:
