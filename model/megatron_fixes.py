@@ -14,7 +14,7 @@ optimizer with one for each group.
         where a buffer has several buckets, parameters get each other's moments without any error
     C   mixture-of-experts routers and latent attention use names that exist only with Transformer Engine
 
-`tests/model/test_megatron_fixes.py` fails without A1, A2, A5 and B.
+`tests/model/test_megatron_fixes.py` fails without any of them.
 """
 
 import sys

@@ -43,7 +43,7 @@ def make_steps(training: Training, count: int) -> list[float]:
     return [make_step(training, StopRequest())[0]["loss"] for _ in range(count)]
 
 
-def test_a1_state_can_be_described_before_the_firstmake_step(training) -> None:
+def test_a1_state_can_be_described_before_the_first_step(training) -> None:
     (ours,) = training.optimizer.chained_optimizers
     released = type(ours).__mro__[1]
     with pytest.raises(AssertionError):
@@ -76,8 +76,50 @@ def test_b_each_bucket_goes_to_its_padded_place() -> None:
     assert tensors["exp_avg"].tolist() == [1, 2, 3, 0, 4, 5, 0, 0]
 
 
-def test_c_names_that_need_transformer_engine_are_there() -> None:
+def test_a3_a4_states_are_set_without_the_step_and_without_gradients(training) -> None:
+    make_steps(training, 3)
+    (ours,) = training.optimizer.chained_optimizers
+    released = type(ours).__mro__[1]
+    parameter, (group, order) = next(iter(ours.model_param_group_index_map.items()))
+    main = ours.optimizer.param_groups[group]["params"][order]
+    described = ours._get_main_param_and_optimizer_states(parameter)
+    before = {key: tensor.detach().clone() for key, tensor in described.items()}
+    steps = ours.optimizer.state[main]["step"]
+    steps.fill_(7)  # as load_state_dict leaves it
+    with pytest.raises(RuntimeError, match="in-place operation"):
+        released._set_main_param_and_optimizer_states(ours, parameter, before)
+    with torch.no_grad():
+        released._set_main_param_and_optimizer_states(ours, parameter, before)
+    assert steps == 3
+    steps.fill_(7)
+    main.data.zero_()
+    ours._set_main_param_and_optimizer_states(parameter, before)
+    assert steps == 7
+    assert torch.equal(main, before["param"])
+
+
+def test_a5_the_released_load_shares_one_step(training) -> None:
+    make_steps(training, 2)
+    (ours,) = training.optimizer.chained_optimizers
+    released = type(ours).__mro__[1]
+    state = ours.state_dict()
+    released.load_state_dict(ours, state)
+    assert len({each["step"].data_ptr() for each in adam_states(training)}) == 1
+    ours.load_state_dict(state)
+    assert len({each["step"].data_ptr() for each in adam_states(training)}) == len(adam_states(training))
+
+
+def test_c_routers_of_experts_work_without_transformer_engine(training, monkeypatch) -> None:
+    from megatron.core.transformer import multi_latent_attention
     from megatron.core.transformer.moe import moe_utils
 
-    assert vars(moe_utils)["te_general_gemm"] is None
+    inputs, weights = torch.ones(2, 1, 4), torch.ones(3, 4)
+    assert moe_utils.router_gating_linear(inputs, weights, None, torch.float32).tolist() == [[[4.0] * 3]] * 2
+    monkeypatch.delattr(moe_utils, "te_general_gemm")
+    with pytest.raises(NameError, match="te_general_gemm"):
+        moe_utils.router_gating_linear(inputs, weights, None, torch.float32)
+
+    assert vars(multi_latent_attention)["HAVE_TE"] is False
+    with pytest.raises(TypeError):  # what is asked where HAVE_TE is left as it was
+        isinstance(inputs, vars(multi_latent_attention)["TELinear"])
     assert "corrected" in vars(megatron_optimizer.DistributedOptimizer)
