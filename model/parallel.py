@@ -179,7 +179,7 @@ def arranged(settings: ParallelSettings, seed: int, device: torch.device) -> Ite
         expert_tensor_parallel_size=settings.expert_tensor,
     )
     place = _place(device, settings)
-    _seed(seed, place)
+    seed_dropout(place, seed, step=0)
     yield place
     parallel_state.destroy_model_parallel()
 
@@ -193,14 +193,14 @@ def _device() -> torch.device:
     return device
 
 
-def _seed(seed: int, place: Place) -> None:
-    """Seed what dropout draws from.
+def seed_dropout(place: Place, seed: int, step: int) -> None:
+    """Seed what dropout draws from in one step, so that no generator has a state that a checkpoint would have to keep.
 
     Ranks that share a layer draw alike where they hold the same numbers (Megatron-Core's tracker tells them apart where
     they do not); those that hold other layers, positions or sequences draw differently.
     """
     apart = (place.data_rank * place.layout.context + place.context_rank) * place.layout.pipeline + place.pipeline_rank
-    own = seed + 10_000 * apart  # more than lies between the seeds that Megatron-Core makes of one
+    own = int(np.random.SeedSequence([seed, step, apart]).generate_state(1, np.uint64)[0] >> np.uint64(2))
     random.seed(own)
     np.random.seed(own % 2**32)
     torch.manual_seed(own)

@@ -12,7 +12,7 @@ from model.events import Event, current_skips
 from model.gradients import Gradients, compute_gradients
 from model.health import Health
 from model.optimizer import clip_gradients
-from model.parallel import Place
+from model.parallel import Place, seed_dropout
 from model.rank import StopRequest
 from model.run import RunRecord
 from model.timing import Clock, used_memory
@@ -80,6 +80,8 @@ def make_step(training: Training, stop: StopRequest) -> tuple[dict[str, float], 
     clock, size, began = training.clock, settings.batches.at(training.step + 1), time.monotonic()
     with clock.waiting("data"):
         batches = training.loader.take(training.consumed_samples, size, training.skips)
+    if settings.model.hidden_dropout or settings.model.attention_dropout:
+        seed_dropout(place, settings.seed, step)
     found = compute_gradients(training.chunks, training.optimizer, batches, place, clock, stop=stop.requested)
     training.health.check_loss(step, found.loss)
     training.health.check_norm(found.norm)
