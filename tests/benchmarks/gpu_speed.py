@@ -1,197 +1,216 @@
-"""Training speed on GPUs: `torchrun --nproc-per-node N -m tests.benchmarks.gpu_speed JOB [--micro M] ...`.
+"""Training speed on the GPUs of this machine: `python -m tests.benchmarks.gpu_speed [NAME ...] [--text RUN_DIR]`.
 
-Random tokens, real code from the batch to the optimizer step; the median of some steps after warm-up, on the slowest
-rank. FLOP for each token: 6 (weights without the input embedding) + 6 layers x sequence x attention width (causal
-attention: half of the full square); MFU against the device's dense bf16 peak. Prints one row of a Markdown table.
+Every row of ROWS that this machine has GPUs for is measured in ranks of its own, through the code that training runs:
+forward and backward passes, clipping, optimizer. Tokens are random and lie on the device; with `--text` the loader of a
+run's folder delivers real ones afterwards, and a second row tells what it costs. A step's time is the median after
+warm-up, on the slowest rank. FLOP are those of model.flops; MFU is against the device's dense bf16 peak.
 """
 
 import argparse
+import logging
 import os
 import statistics
+import sys
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from infra.launch import JobSpec, LocalLauncher
 from model import megatron_cpu, megatron_gpu
-from model.architecture import ModelSettings
 from model.config import Duration, TrainingSettings
-from model.layout import ParallelSettings
+from model.devices import peak_flops
+from model.flops import flops_per_token
 
-PEAK = 989e12
+HEADER = "| job | layout | micro-batches | tokens/s/GPU | TFLOP/s/GPU | MFU | GiB | step, s | loss |"
 
-JOBS: dict[str, tuple[dict[str, Any], int]] = {
-    "150m": (
-        dict(num_layers=12, hidden_size=768, num_attention_heads=12, num_query_groups=4, ffn_hidden_size=2048),
-        32768,
-    ),
-    "1b": (
-        dict(num_layers=16, hidden_size=2048, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=8192),
-        32768,
-    ),
-    "3.6b": (
-        dict(num_layers=28, hidden_size=3072, num_attention_heads=24, num_query_groups=8, ffn_hidden_size=8192),
-        32768,
-    ),
-    "8b": (
-        dict(num_layers=32, hidden_size=4096, num_attention_heads=32, num_query_groups=8, ffn_hidden_size=14336),
-        128256,
-    ),
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    size: str
+    vocabulary: int
+    micro: int
+    accumulate: int
+    """Micro-batches in a step, for each replica."""
+    layout: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+_TP = {"processes": 2, "tensor": 2, "sequence_parallel": True, "tensor_overlap": True}
+ROWS: dict[str, Row] = {
+    "1b": Row("1b", 32_768, 8, 32),
+    "1b-qk-norm": Row("1b", 32_768, 8, 16, model={"qk_norm": True}),
+    "8b-tp2": Row("8b", 128_256, 4, 16, _TP),
+    "8b-tp2-plain": Row("8b", 128_256, 2, 16, {**_TP, "tensor_overlap": False}),
+    "8b-pp2": Row("8b", 128_256, 1, 64, {"processes": 2, "pipeline": 2, "last_stage_layers": 15}),
+    "3.6b-dp2": Row("3.6b", 128_256, 4, 16, {"processes": 2, "overlap": True}),
+    "8b-tp2-pp2": Row("8b", 128_256, 4, 32, {**_TP, "processes": 4, "pipeline": 2, "last_stage_layers": 15}),
+    "8b-cp2-dp2": Row("8b", 128_256, 2, 16, {"processes": 4, "context": 2, "overlap": True}),
 }
 
 
 def main() -> None:
+    """Start ranks for each row, or be one."""
     arguments = _arguments()
-    megatron_cpu.install()
-    megatron_gpu.install()
+    if "RANK" in os.environ:
+        _measure_as_rank(arguments)
+        return
     import torch
 
-    from model.parallel import parallel
-
-    training, vocabulary = settings(arguments)
-    with parallel(training.parallel, 1) as place:
-        seconds, loss = run(arguments, training, vocabulary, place)
-        tokens = training.tokens_per_step / training.parallel.processes / seconds
-        flops = tokens * flops_per_token(training.model, vocabulary)
-        peak = torch.cuda.max_memory_allocated() / 2**30 if place.device.type == "cuda" else 0
-        largest = place.sum_over_all([peak if rank == place.rank else 0.0 for rank in range(place.processes)])
-        if place.is_reporter:
-            layout = f"TP {arguments.tensor} PP {arguments.pipeline} DP {training.parallel.data}"
-            print(
-                f"| {arguments.job} | {layout} | {arguments.micro} of {training.global_batch_size} | {arguments.label} "
-                f"| {tokens:,.0f} | {flops / 1e12:.0f} | {flops / PEAK:.1%} | {max(largest):.0f} | {loss:.4f} |",
-                flush=True,
-            )
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    devices = max(torch.cuda.device_count(), 1)
+    print(HEADER, "|".join(["|---"] * 2 + ["---:"] * 7) + "|", sep="\n", flush=True)
+    for name in arguments.names or ROWS:
+        processes = ROWS[name].layout.get("processes", 1)
+        if processes <= devices or arguments.tiny:
+            own = [argument for argument in sys.argv[1:] if argument not in ROWS]
+            spec = JobSpec(module="tests.benchmarks.gpu_speed", arguments=(name, *own), processes=processes)
+            LocalLauncher().run(spec, on_line=lambda line: print(line, flush=True) if line.startswith("|") else None)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("job", choices=JOBS)
-    parser.add_argument("--label", default="")
-    parser.add_argument("--micro", type=int, default=1)
-    parser.add_argument("--accumulate", type=int, default=4)
-    parser.add_argument("--tensor", type=int, default=1)
-    parser.add_argument("--pipeline", type=int, default=1)
-    parser.add_argument("--sequence", type=int, default=4096)
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--layers", type=int)
-    parser.add_argument("--last-layers", type=int)
-    parser.add_argument("--tensor-overlap", action="store_true")
-    parser.add_argument("--qk-norm", action="store_true")
-    parser.add_argument("--profile", default="")
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--dtype", default="bfloat16")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[[], *ROWS], metavar="NAME", help=", ".join(ROWS))
+    parser.add_argument("--steps", type=int, default=4, help="steps, of which the later half counts")
+    parser.add_argument("--text", type=Path, help="folder of a run whose data the loader is measured with")
+    parser.add_argument("--profile", type=Path, help="folder for a table of the device's time in one step of each row")
+    parser.add_argument("--no-compile", action="store_true", help="measure layers as they are")
+    parser.add_argument("--tiny", action="store_true", help="a model so small that a CPU can try the benchmark itself")
     return parser.parse_args()
 
 
-def settings(arguments: argparse.Namespace) -> tuple[TrainingSettings, int]:
-    shape, vocabulary = JOBS[arguments.job]
-    if arguments.layers:
-        shape = {**shape, "num_layers": arguments.layers}
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    layout = ParallelSettings(
-        processes=processes,
-        tensor=arguments.tensor,
-        pipeline=arguments.pipeline,
-        tensor_overlap=arguments.tensor_overlap,
-        last_stage_layers=arguments.last_layers,
-        sequence_parallel=arguments.tensor > 1,
-        overlap=processes > arguments.tensor * arguments.pipeline,
+def _measure_as_rank(arguments: argparse.Namespace) -> None:
+    megatron_cpu.install()
+    megatron_gpu.install()
+    from model.parallel import parallel
+
+    row = ROWS[arguments.names[0]]
+    training = _settings(row, compiled=not arguments.no_compile, tiny=arguments.tiny)
+    with parallel(training.parallel, training.seed) as place:
+        _Measurement(arguments, row, training, place).run()
+
+
+def _settings(row: Row, *, compiled: bool, tiny: bool) -> TrainingSettings:
+    shape: dict[str, Any] = {"size": row.size, "sequence_length": 4096, **row.model}
+    if tiny:
+        shape |= {"num_layers": 4, "hidden_size": 64, "ffn_hidden_size": 128, "sequence_length": 32}
+    layout = dict(row.layout)
+    if tiny and "last_stage_layers" in layout:
+        layout["last_stage_layers"] = 1
+    replicas = layout.get("processes", 1) // (
+        layout.get("tensor", 1) * layout.get("pipeline", 1) * layout.get("context", 1)
     )
-    training = TrainingSettings(
-        model=ModelSettings(
-            sequence_length=arguments.sequence, tied_embeddings=False, qk_norm=arguments.qk_norm, **shape
-        ),
-        parallel=layout,
-        micro_batch_size=arguments.micro,
-        global_batch_size=arguments.micro * arguments.accumulate * layout.data,
-        duration=Duration(steps=1000),
-        compiled=not arguments.no_compile,
-        dtype=arguments.dtype,
+    return TrainingSettings.model_validate(
+        {
+            "model": shape,
+            "parallel": layout,
+            "micro_batch_size": row.micro,
+            "global_batch_size": row.micro * row.accumulate * replicas,
+            "duration": Duration(steps=1000),
+            "compiled": compiled,
+        }
     )
-    return training, vocabulary
 
 
-def flops_per_token(model: ModelSettings, vocabulary: int) -> float:
-    width = model.hidden_size // model.num_attention_heads
-    attention = model.hidden_size * width * (2 * model.num_attention_heads + 2 * model.num_query_groups)
-    layer = attention + 3 * model.hidden_size * model.ffn_hidden_size
-    weights = model.num_layers * layer + vocabulary * model.hidden_size
-    return 6 * weights + 6 * model.num_layers * model.sequence_length * model.hidden_size
+class _Measurement:
+    """One rank's part in measuring a row."""
 
+    def __init__(self, arguments: argparse.Namespace, row: Row, training: TrainingSettings, place: Any) -> None:
+        from model.build import build_model
+        from model.distribution import distribute
+        from model.optimizer import build_optimizer
+        from model.timing import Clock
 
-def run(arguments: argparse.Namespace, training: TrainingSettings, vocabulary: int, place: Any) -> tuple[float, float]:
-    """Seconds for a step on the slowest rank, and the last step's loss."""
-    import torch
+        self._arguments, self._row, self._training, self._place = arguments, row, training, place
+        vocabulary = 512 if arguments.tiny else row.vocabulary
+        self._vocabulary = vocabulary
+        self._chunks = distribute(
+            build_model(training, training.parallel, place, vocabulary, draw=False), training.parallel
+        )
+        self._optimizer = build_optimizer(self._chunks, training)
+        self._clock = Clock(place.device)
 
-    from model.build import build_model
-    from model.data.batches import Rows, to_batches
-    from model.distribution import distribute
-    from model.forward import run_micro_batches
-    from model.optimizer import build_optimizer
+    def run(self) -> None:
+        from torch.profiler import ProfilerActivity, profile
 
-    chunks = distribute(build_model(training, training.parallel, place, vocabulary, draw=False), training.parallel)
-    if not os.environ.get("PLAIN_LOSS"):
-        from model.config import LossSettings
-        from model.loss import use_loss
+        batches = self._random_batches()
+        self._report("", *self._times(lambda step: batches))
+        if self._arguments.profile:
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                self._step(batches)
+            if self._place.is_reporter:
+                table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=60)
+                (self._arguments.profile / f"{self._arguments.names[0]}.txt").write_text(table)
+        if self._arguments.text:
+            self._with_text()
 
-        for chunk in chunks:
-            inner = chunk
-            while hasattr(inner, "module"):
-                inner = inner.module
-            use_loss(inner, LossSettings())
-    optimizer = build_optimizer(chunks, training)
-    random = np.random.RandomState(place.data_rank)
-    length = training.model.sequence_length
-    count = arguments.micro * arguments.accumulate
-    text = torch.from_numpy(random.randint(0, vocabulary, (count, length + 1), np.int32))
-    rows = Rows(torch.stack([text[:, :-1], text[:, 1:]]), range(count))
-    batches = to_batches(rows, arguments.micro, place.device)
+    def _random_batches(self) -> list[Any]:
+        import torch
 
-    def step() -> float:
-        for chunk in chunks:
-            chunk.zero_grad_buffer()
-        optimizer.zero_grad()
-        loss, tokens = run_micro_batches(chunks, batches, place, backward=True)
-        optimizer.step()
-        return loss / max(tokens, 1)
+        from model.data.batches import Rows, to_batches
 
-    times = []
-    loss = 0.0
-    for index in range(arguments.steps):
-        place.wait_for_all()
-        if arguments.profile and index == arguments.steps - 1:
-            break
-        started = time.monotonic()
-        loss = step()
-        _finish(place)
-        times.append(time.monotonic() - started)
-    if arguments.profile:
-        _profile(arguments.profile, place, step)
-    if os.environ.get("SHOW_TIMES"):
-        print(place.rank, [round(each, 3) for each in times], flush=True)
-    own = statistics.median(times[len(times) // 2 :])
-    return max(place.sum_over_all([own if rank == place.rank else 0.0 for rank in range(place.processes)])), loss
+        count, length = self._row.micro * self._row.accumulate, self._training.model.sequence_length
+        random = np.random.RandomState(self._place.data_rank)
+        text = torch.from_numpy(random.randint(0, self._vocabulary, (count, length + 1), np.int32))
+        rows = Rows(torch.stack([text[:, :-1], text[:, 1:]]), range(count))
+        return to_batches(rows, self._row.micro, self._place.device)
 
+    def _with_text(self) -> None:
+        from model.data.loader import training_loader
+        from model.data.sources import open_order
+        from model.run import open_run_folder, training_datasets
 
-def _finish(place: Any) -> None:
-    import torch
+        store, run, dataset = open_run_folder(self._arguments.text)
+        length, size = self._training.model.sequence_length, self._training.global_batch_size
+        order = open_order(store, training_datasets(store, run), self._training.data, length, seed=1)
+        with training_loader(order, self._training, self._place, dataset.tokenizer) as loader:
+            self._report(", text", *self._times(lambda step: loader.take(step * size, size)))
 
-    if place.device.type == "cuda":
-        torch.cuda.synchronize()
+    def _times(self, batches: Any) -> tuple[float, float]:
+        """Seconds of a step on the slowest rank, and the last step's loss."""
+        times, loss = [], 0.0
+        for step in range(self._arguments.steps):
+            self._place.wait_for_all()
+            started = time.monotonic()
+            loss = self._step(batches(step))
+            times.append(time.monotonic() - started)
+        own = statistics.median(times[len(times) // 2 :])
+        return max(self._place.gather_everywhere(own)), loss
 
+    def _step(self, batches: Any) -> float:
+        import torch
 
-def _profile(path: str, place: Any, step: Any) -> None:
-    """Print where the device's time goes in one step."""
-    from torch.profiler import ProfilerActivity, profile
+        from model.gradients import compute_gradients
+        from model.optimizer import clip_gradients
 
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-        step()
-        _finish(place)
-    if place.is_reporter:
-        table = profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=45, max_name_column_width=110)
-        with open(path, "w") as file:
-            file.write(table)
+        found = compute_gradients(self._chunks, self._optimizer, batches, self._place, self._clock)
+        clip_gradients(self._optimizer, found.norm)
+        self._optimizer.step_with_ready_grads()
+        if self._place.device.type == "cuda":
+            torch.cuda.synchronize()
+        return found.loss
+
+    def _report(self, what: str, seconds: float, loss: float) -> None:
+        from model.timing import device_name, used_memory
+
+        training, place = self._training, self._place
+        memory = max(place.gather_everywhere(used_memory(place.device)))
+        if not place.is_reporter:
+            return
+        tokens = training.tokens_per_step / place.processes / seconds
+        flops = tokens * flops_per_token(training.model, self._vocabulary)
+        peak = peak_flops(device_name(place.device), training.dtype, training.peak_tflops)
+        mfu = "" if peak is None else f"{flops / peak:.1%}"
+        layout = " ".join(f"{name} {size}" for name, size in place.layout.model_dump().items() if (size or 1) > 1)
+        print(
+            f"| {self._arguments.names[0]}{what} | {layout} | {self._row.accumulate} of {self._row.micro} "
+            f"| {tokens:,.0f} | {flops / 1e12:.0f} | {mfu} | {memory:.0f} | {seconds:.3f} | {loss:.4f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

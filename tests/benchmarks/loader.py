@@ -4,12 +4,16 @@
 
 The tokens are random, in documents of log-normal length (median 500, mean 1,000), in shards of 16-bit tokens as the
 corpus pipeline writes them; files are in the page cache. Seconds are of the processor, with torch on one thread.
+`tests.benchmarks.gpu_speed --loader` compares steps on GPUs with and without the loader.
 """
 
 import argparse
 import tempfile
 import time
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,17 +33,31 @@ SHARDS = 8
 VOCABULARY = 32_768
 
 
-def write_shards(store: Store, tokens: int) -> list[TokenShard]:
+def write_shards(store: Store, tokens: int, vocabulary: int = VOCABULARY) -> list[TokenShard]:
     """Random shards with about so many tokens in all."""
     random = np.random.RandomState(0)
-    return [_write_shard(store, f"train-{number}.arrow", tokens // SHARDS, random) for number in range(SHARDS)]
+    names = [f"train-{number}.arrow" for number in range(SHARDS)]
+    return [_write_shard(store, name, tokens // SHARDS, vocabulary, random) for name in names]
 
 
-def _write_shard(store: Store, path: str, tokens: int, random: np.random.RandomState) -> TokenShard:
+@contextmanager
+def random_loader(
+    training: TrainingSettings, vocabulary: int, place: Any, tokens: int = 20_000_000
+) -> Iterator[Loader]:
+    """A rank's loader over random shards of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(folder)
+        shards = write_shards(store, tokens, vocabulary)
+        order = training_order([Documents(store, shards)], training.data, training.model.sequence_length, training.seed)
+        with Loader(order, training, END, rank=place.data_rank, ranks=place.layout.data, device=place.device) as loader:
+            yield loader
+
+
+def _write_shard(store: Store, path: str, tokens: int, vocabulary: int, random: np.random.RandomState) -> TokenShard:
     lengths = np.maximum(random.lognormal(np.log(500), 1.18, tokens // 900).astype(np.int64), 2)
     lengths = lengths[: np.searchsorted(np.cumsum(lengths), tokens)]
-    schema = tokens_schema(VOCABULARY, "0" * 64, END)
-    text = random.randint(3, VOCABULARY, lengths.sum(), np.uint16)
+    schema = tokens_schema(vocabulary, "0" * 64, END)
+    text = random.randint(3, vocabulary, lengths.sum(), np.uint16 if vocabulary <= 1 << 16 else np.uint32)
     text[np.cumsum(lengths) - 1] = END
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
     lists = pa.LargeListArray.from_arrays(offsets, pa.array(text), type=schema.field("tokens").type)
