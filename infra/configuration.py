@@ -88,11 +88,19 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees of settings, the second laid over the first."""
+    """Two trees of settings, the second laid over the first.
+
+    Where a text may stand for a table, as the name of a size for a model's settings, it does so as `size`: a table laid
+    over it changes what the name stands for, and one that has a size of its own replaces what was there.
+    """
     result = dict(below)
     for name, value in above.items():
         old = result.get(name)
-        result[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(value, Mapping) and isinstance(old, str):
+            old = {"size": old}
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and "size" not in value:
+            value = merged(old, value)
+        result[name] = value
     return result
 
 

@@ -73,7 +73,7 @@ class TrainingSettings(Settings):
     """A training run. What is not operational decides the weights and names the run's folder."""
 
     model: ModelSettings = ModelSettings()
-    """Shape of the model."""
+    """Shape of the model; the name of a size may stand for it: 1m, 4m, 15m, 60m, 150m, 350m, 1b, 3.6b, 8b or 70b."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Updates of the weights."""
     loss: LossSettings = LossSettings()
@@ -161,6 +161,12 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
     _check_optimizer(settings)
+    if settings.model.architecture == "lstm" and not settings.data.attend_across_documents:
+        raise BadInput(
+            "data.attend_across_documents = false with model.architecture = lstm",
+            "a recurrent network carries its state from one document of a sample to the next",
+            "Set data.attend_across_documents to true",
+        )
     data, pipeline = settings.parallel.data, settings.parallel.pipeline
     name = f"micro_batch_size x data processes = {settings.micro_batch_size} x {data}"
     check_batches(settings.batches, settings.micro_batch_size * data, name)

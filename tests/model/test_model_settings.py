@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
 from model.architecture import ModelSettings, check_model, embedding_rows, gaps, lengths
-from model.config import TrainingSettings
+from model.config import TrainingSettings, validate_layout
 from model.layout import ParallelSettings, check_parallel
 from model.sizes import SIZES
 
@@ -67,6 +68,25 @@ def test_a_size_may_be_changed() -> None:
     changed = ModelSettings.model_validate({"size": "150M", "hidden_dropout": 0.1})
     assert changed == ModelSettings.model_validate("150m").model_copy(update={"hidden_dropout": 0.1})
     assert ModelSettings.model_validate({"size": "1b"}).identity() == ModelSettings.model_validate("1b").identity()
+
+
+def test_sizes_on_the_command_line() -> None:
+    def chosen(*assignments: str) -> ModelSettings:
+        values = [assignment(f"model{each}") for each in assignments]
+        return load_settings(TrainingSettings, TrainingSettings(model=ModelSettings(num_layers=3)), None, values).model
+
+    assert chosen(".hidden_dropout=0.1").num_layers == 3
+    expected = ModelSettings.model_validate({"size": "350m", "hidden_dropout": 0.1})
+    assert chosen("=350m", ".hidden_dropout=0.1") == expected
+    assert chosen(".size=350m", ".hidden_dropout=0.1") == expected
+    assert chosen("={size: 350m, hidden_dropout: 0.1}") == expected
+    assert chosen("=15m", "=350m") == ModelSettings.model_validate("350m")
+
+
+def test_a_recurrent_network_does_not_keep_documents_apart() -> None:
+    apart = {"model": {"architecture": "lstm"}, "data": {"attend_across_documents": False}}
+    with pytest.raises(BadInput, match=r"Set data\.attend_across_documents to true"):
+        validate_layout(TrainingSettings.model_validate(apart), 400)
 
 
 def test_an_unknown_size_is_named() -> None:
