@@ -102,12 +102,12 @@ def _announce(training: Training, parameters: int) -> None:
     steps = training.run.steps
     samples = settings.batches.samples(steps)
     logger.info(
-        "%s: %s parameters, %s tokens in %d steps (%.1f epochs), tensor %d x pipeline %d x data %d, from step %d",
+        "%s: %s parameters, %s tokens in %d steps (%s), tensor %d x pipeline %d x data %d, from step %d",
         training.run.folder,
         f"{parameters:,}",
         f"{samples * settings.model.sequence_length:,}",
         steps,
-        max(training.loader.order.epochs(samples)),
+        training.loader.order.describe(samples, [each.name for each in training.run.blend]),
         layout.tensor,
         layout.pipeline,
         layout.data,

@@ -91,6 +91,13 @@ class TrainingOrder:
             samples * share / source.samples_per_epoch for share, source in zip(self.shares, self.sources, strict=True)
         ]
 
+    def describe(self, samples: int, names: Sequence[str] = ()) -> str:
+        """What so many samples take of each dataset: "2.0 epochs", or "web 75.0% (2.0 epochs), books 25.0% (...)"."""
+        epochs = [f"{each:.1f} epochs" for each in self.epochs(samples)]
+        parts = [f"{name} {part:.1%} ({each})" for name, part, each in zip(names, self.shares, epochs, strict=False)]
+        padding = [f"{self.padding_share:.2%} padding"] if self.padding_share > 0 else []
+        return ", ".join([*(parts or epochs), *padding])
+
     @property
     def padding_share(self) -> float:
         """Part of the samples' positions that holds no token."""

@@ -107,6 +107,9 @@ def test_a_blend_by_epochs_ends_all_together(store, dataset, other) -> None:
     order = open_order(store, training_datasets(store, run), run.training.data, 64, seed=1)
     samples = sum(times * each.samples_per_epoch for times, each in zip((2, 0.5), order.sources, strict=True))
     assert order.epochs(round(samples)) == pytest.approx([2, 0.5], rel=1e-3)
+    share = order.shares[0]
+    expected = f"other {share:.1%} (2.0 epochs), small {1 - share:.1%} (0.5 epochs)"
+    assert order.describe(round(samples), ["other", "small"]) == expected
 
 
 def test_another_version_of_a_blended_dataset_is_another_run(store, dataset, other) -> None:
