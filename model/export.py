@@ -36,7 +36,8 @@ from model.shapes import shard_names, transformers_shapes
 from model.transformers_config import to_config
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_MASTER = "optimizer.state.param."
+_MASTERS = ("optimizer.state.param.", "optimizer.state.fp32_param.")
+"""In front of the names of float32 master weights: those spread over the data processes, and those whole in each."""
 
 
 class ExportSettings(Settings):
@@ -62,7 +63,7 @@ class SavedWeights:
     def read(self, key: str, layer: int | None) -> torch.Tensor:
         """One layer of a stack, or a tensor that is none, whole. DamagedData where the checkpoint lacks it."""
         stored = self._metadata.state_dict_metadata
-        name = _MASTER + key if _MASTER + key in stored else key
+        name = next((master + key for master in _MASTERS if master + key in stored), key)
         tensor = stored.get(name)
         if not isinstance(tensor, TensorStorageMetadata):
             raise self._lacks(key)

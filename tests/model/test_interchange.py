@@ -16,7 +16,7 @@ from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.build import build_model
 from model.checkpoint import Checkpoints
-from model.config import TrainingSettings
+from model.config import OptimizerSettings, TrainingSettings
 from model.distribution import distribute
 from model.export import ExportSettings, SavedWeights, export_checkpoint
 from model.imported import ImportedModel, check_start, import_model, load_imported
@@ -175,8 +175,11 @@ def test_any_layout_loads_and_writes_the_same_weights(store: Store, dataset: Dat
     assert all(torch.equal(weight, tensors[name]) for name, weight in original.state_dict().items())
 
 
-def test_the_type_of_the_weights(store: Store, dataset: DatasetManifest, place: Place, tmp_path) -> None:
-    training = small_training(dtype="bfloat16", seed=7)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_type_of_the_weights(
+    optimizer: Any, store: Store, dataset: DatasetManifest, place: Place, tmp_path
+) -> None:
+    training = small_training(dtype="bfloat16", seed=7, optimizer=OptimizerSettings(kind=optimizer))
     chunks = build_model(training, training.parallel, place, VOCABULARY)
     run = saved(store, dataset, "typed", training, chunks, place)
     for dtype in (None, "float32", "float16"):
