@@ -175,7 +175,7 @@ def training_settings(case: Case, steps: int, dtype: str, size: int) -> Training
     values: dict[str, Any] = {
         "optimizer": OptimizerSettings(learning_rate=3e-3, warmup_steps=4).model_dump(exclude_unset=True),
         "duration": Duration(steps=max(steps, 10)).model_dump(exclude_unset=True),
-        "global_batch_size": 16,
+        "global_batch_size": 8,
         "micro_batch_size": 2,
         "dtype": dtype,
         **case.training,
@@ -284,12 +284,11 @@ def run_rank() -> None:
                 with arranged(settings.parallel, settings.seed, device) as place:
                     earlier = next((one for one in reversed(outcomes) if _model_of(one, order) == each.model), None)
                     result = _run_case(each, settings, order["steps"], place, folder, earlier)
-                outcomes.append(
-                    Outcome(name=each.name, processes=place.processes, seconds=time.monotonic() - began, **result)
-                )
-                if place.rank == 0:
-                    print(f"{each.name}: {outcomes[-1].seconds:.1f} s", flush=True)
-            if place.rank == 0:
+                seconds, processes = time.monotonic() - began, settings.parallel.processes
+                outcomes.append(Outcome(name=each.name, processes=processes, seconds=seconds, **result))
+                if os.environ["RANK"] == "0":
+                    print(f"{each.name}: {seconds:.1f} s", flush=True)
+            if os.environ["RANK"] == "0":
                 (folder / "outcomes.json").write_text(json.dumps([one.model_dump() for one in outcomes]))
 
 

@@ -1,24 +1,37 @@
-"""Training under every layout is the same training."""
+"""Training under every layout is the same training, and goes on under any other.
+
+`python -m tests.benchmarks.layouts` tries more layouts for longer.
+"""
 
 import pytest
 
-from infra.manifest import DatasetManifest
-from infra.store import Store
-from tests.model.small_runs import largest_difference, layout, small_training, train
+from tests.benchmarks.layouts import CASES, TOLERANCE, differences, measure
 
-
-@pytest.fixture(scope="module")
-def one_process(store: Store, dataset: DatasetManifest) -> list[dict[str, float]]:
-    return train(store, dataset, "one", small_training())
-
-
-@pytest.mark.parametrize(
-    "parallel",
-    [layout(tensor=2, sequence_parallel=True), layout(pipeline=2), layout(data=2), layout(tensor=2, pipeline=2)],
-    ids=["tensor-sequence", "pipeline", "data", "tensor-pipeline"],
+STEPS = 4
+TWO = (
+    "data 2, overlap",
+    "tensor 2, sequence",
+    "pipeline 2 x 2 interleaved",
+    "context 2",
+    "mixture: expert 2",
+    "mixture: tensor 2, sequence",
 )
-def test_layouts_train_alike(parallel, one_process, store, dataset, request) -> None:
-    rows = train(store, dataset, request.node.callspec.id, small_training(parallel=parallel))
-    assert largest_difference(rows, one_process) < 1e-5
-    assert largest_difference(rows, one_process, "gradient_norm") < 1e-4
-    assert rows[-1]["loss"] < rows[0]["loss"] - 0.2
+FOUR = (
+    "tensor 2, sequence, pipeline 2",
+    "context 2, data 2",
+    "pipeline 2 x 2 interleaved, data 2, overlap",
+    "mixture: pipeline 2 x 2 interleaved, expert 2",
+)
+
+
+@pytest.mark.parametrize("names", [TWO, FOUR], ids=["two", "four"])
+def test_layouts_train_alike(names: tuple[str, ...]) -> None:
+    cases = [each for each in CASES if each.name in names]
+    outcomes = measure(cases, [cases[0].parallel.processes], STEPS, "float32", 64)
+    found = list(differences(cases, outcomes))
+    assert [outcome.name for outcome, *_ in found] == [each.name for each in cases]
+    for outcome, loss, norm, resumed in found:
+        assert loss < TOLERANCE["float32"], outcome.name
+        assert norm < 1e-5, outcome.name
+        assert outcome.resumed is None or resumed < TOLERANCE["float32"], outcome.name
+        assert outcome.losses[-2] < outcome.losses[0], outcome.name
