@@ -63,13 +63,18 @@ def main() -> None:
 
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     devices = max(torch.cuda.device_count(), 1)
-    print(HEADER, "|".join(["|---"] * 2 + ["---:"] * 7) + "|", sep="\n", flush=True)
+    print(HEADER, "|---|---|---|" + "---:|" * 6, sep="\n", flush=True)
     for name in arguments.names or ROWS:
         processes = ROWS[name].layout.get("processes", 1)
         if processes <= devices or arguments.tiny:
             own = [argument for argument in sys.argv[1:] if argument not in ROWS]
             spec = JobSpec(module="tests.benchmarks.gpu_speed", arguments=(name, *own), processes=processes)
-            LocalLauncher().run(spec, on_line=lambda line: print(line, flush=True) if line.startswith("|") else None)
+            LocalLauncher().run(spec, on_line=_show)
+
+
+def _show(line: str) -> None:
+    if "| " in line:
+        print(line[line.index("| ") :], flush=True)
 
 
 def _arguments() -> argparse.Namespace:
