@@ -9,12 +9,14 @@ import pytest
 from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from model.loop import train as train_here
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
+from tests.model.digests import digest_of
 from tests.model.small_runs import largest_difference, launch, layout, small_training
 
 # Several buckets, some of them padded: what Megatron-Core's optimizer checkpoints need model.megatron_fixes for.
 OVERLAPPED = layout(data=2, overlap=True, bucket_size=5000)
-CHECKPOINTS = {"every_steps": 4, "keep": 3}
+CHECKPOINTS = {"every_steps": 4, "keep": 3, "asynchronous": True}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,9 @@ def training_ranks() -> list[psutil.Process]:
 
 
 def test_killed_rank_is_reported_and_the_rerun_ends_alike(store, dataset) -> None:
-    settings = small_training(40, parallel=layout(data=2), checkpoint={"every_steps": 10, "keep": 2})
+    settings = small_training(
+        40, parallel=layout(data=2), checkpoint={"every_steps": 10, "keep": 2, "asynchronous": True}
+    )
     run = prepare_run(store, dataset, "killed", settings)
 
     def kill_one(line: str) -> None:
@@ -86,8 +90,26 @@ def test_killed_rank_is_reported_and_the_rerun_ends_alike(store, dataset) -> Non
     whole = prepare_run(store, dataset, "not-killed", settings)
     launch(store, whole)
     assert [row["loss"] for row in rows_of(store, run)] == [row["loss"] for row in rows_of(store, whole)]
+    last = [store.local_path(f"{each.folder}/checkpoints/step-00000040") for each in (run, whole)]
+    assert digest_of(last[0]) == digest_of(last[1])
     kept = store.names(f"{run.folder}/checkpoints")
     assert kept == ["step-00000030", "step-00000040"]
+
+
+@pytest.mark.parametrize("packing", ["cut", "best-fit"])
+def test_dropout_is_resumed_bit_for_bit(store, dataset, alone, packing) -> None:
+    model = small_training().model.model_copy(update={"hidden_dropout": 0.2, "attention_dropout": 0.2})
+    settings = small_training(model=model, checkpoint={"every_steps": 4, "keep": 3}, data={"packing": packing})
+    run = prepare_run(store, dataset, f"dropout-{packing}", settings)
+    assert train_here(store, run, dataset) == 0
+    losses = [row["loss"] for row in rows_of(store, run)]
+    last = store.local_path(f"{run.folder}/checkpoints/step-00000008")
+    digest = digest_of(last)
+    shutil.rmtree(last)
+    store.remove(f"{run.folder}/training.json")
+    assert train_here(store, run, dataset) == 0
+    assert [row["loss"] for row in rows_of(store, run)] == losses
+    assert digest_of(last) == digest
 
 
 def test_cancelled_run_writes_a_checkpoint(store, dataset) -> None:
