@@ -237,24 +237,76 @@ def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> N
     return None
 
 
+_ROOT = click.option("--root", metavar="DIR", default=Environment().root, help="Where datasets, runs and indexes lie.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+
+
 @click.command("index")
 @click.argument("name")
-@click.option("--root", metavar="DIR", default=Environment().root, help="Where the index lies.")
+@_ROOT
 @click.option("--retire-id", "ids", multiple=True, metavar="ID", help="A document that is to match no more.")
 @click.option("--retire-url", "urls", multiple=True, metavar="URL", help="The same by its address.")
 @click.option("--retire-dataset", "datasets", multiple=True, metavar="NAME/VERSION", help="All documents of a dataset.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@_JSON
 def index(name: str, root: str, as_json: bool, **retired: tuple[str, ...]) -> None:
     """Show what an index of earlier datasets holds, and retire entries of it."""
     from flows.indexes import change_index
 
+    _answer(lambda: change_index(Store(root), name, retired["ids"], retired["urls"], retired["datasets"]), as_json)
+
+
+def _answer(find: Callable[[], Any], as_json: bool) -> None:
+    """Print what a command found, which has a text() of its own."""
+
     def act() -> None:
-        found = change_index(Store(root), name, retired["ids"], retired["urls"], retired["datasets"])
+        found = find()
         print_json(found) if as_json else click.echo(found.text())
 
     _exit_with(act, as_json)
 
 
+@click.command("batch")
+@click.argument("run")
+@click.option("--step", type=click.IntRange(1), required=True, help="The step whose batch is wanted.")
+@_ROOT
+@_JSON
+def batch(run: str, step: int, root: str, as_json: bool) -> None:
+    """Name the documents of a past step of RUN: addresses, files and places of each."""
+    from flows.batches import batch_details
+
+    _answer(lambda: batch_details(Store(root), run, step), as_json)
+
+
+@click.command("export")
+@click.argument("run")
+@click.option("--step", type=click.IntRange(1), help="Checkpoint to write; the newest is taken otherwise.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where to; below the run otherwise.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Type of weights, if another.")
+@_ROOT
+@_JSON
+def export(run: str, step: int | None, out: Path | None, dtype: Any, root: str, as_json: bool) -> None:
+    """Write a checkpoint of RUN as transformers and all that reads its form want it, tokenizer included."""
+    from flows.interchange import export_run
+    from model.export import ExportSettings
+
+    _answer(lambda: export_run(Store(root), run, out, ExportSettings(step=step, dtype=dtype)), as_json)
+
+
+@click.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--sequence-length", type=click.IntRange(8), help="Tokens of a training sample, if others.")
+@_ROOT
+@_JSON
+def import_(folder: Path, name: str, sequence_length: int | None, root: str, as_json: bool) -> None:
+    """Take a transformers model in FOLDER as NAME, to go on training from: training.start_from=models/NAME."""
+    from flows.interchange import import_folder
+
+    _answer(lambda: import_folder(Store(root), folder, name, sequence_length), as_json)
+
+
+for _command in (batch, export, import_):
+    main.add_command(_command)
 for _command in (demo, plan, corpus, preview, pretrain, evaluate, show, index):
     main.add_command(_command)
 

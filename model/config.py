@@ -86,6 +86,8 @@ class TrainingSettings(Settings):
     """Sequences in each step, over all processes."""
     batch_ramp: BatchRamp | None = None
     """Smaller batches at first; unset has none. The learning rate goes by steps, whatever their size."""
+    start_from: str | None = Field(default=None, pattern=r"^models/[\w.-]+$")
+    """Imported model whose weights training goes on from (`gristmill import`); unset draws them."""
     seed: int = Field(default=1234, ge=0, lt=2**31)
     """Seed of the initial weights and of the order of the data."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"

@@ -20,6 +20,7 @@ from model.rank import STOPPED, StopRequest
 from model.recovery import record_straggler, report, respond
 from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
 from model.speed import summary_lines
+from model.start import load_start
 from model.step import Training, make_step
 from model.timing import Profiler, device_name, used_memory
 from model.weights import count_parameters
@@ -67,16 +68,17 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
         verify_shards(store, each, own, content=settings.verify_shards)
     place.wait_for_all()
     order = open_order(store, datasets, settings.data, settings.model.sequence_length, settings.seed)
-    chunks = distribute(
-        build_model(settings, settings.parallel, place, run.vocabulary_size),
-        settings.parallel,
-        whole_optimizer=has_whole_optimizer(settings.optimizer),
-    )
-    optimizer = build_optimizer(chunks, settings)
     checkpoints = Checkpoints(store, run, place)
     events = place.share(read_events(store.local_path(run.folder)) if place.rank == 0 else None)
     checkpoints.clean(events)
-    if (record := checkpoints.latest()) is not None:
+    record = checkpoints.latest()
+    drawn = record is None and settings.start_from is None
+    chunks = build_model(settings, settings.parallel, place, run.vocabulary_size, draw=drawn)
+    if record is None and settings.start_from is not None:
+        load_start(chunks, store, settings.start_from, place, settings.model, verify=settings.verify_shards)
+    chunks = distribute(chunks, settings.parallel, whole_optimizer=has_whole_optimizer(settings.optimizer))
+    optimizer = build_optimizer(chunks, settings)
+    if record is not None:
         checkpoints.load(record, [chunk.module for chunk in chunks], optimizer)
         events = max(events, list(record.events), key=len)
     done = record.step if record else 0

@@ -14,6 +14,7 @@ layout is recorded but stays out of it, so that a run may go on under another la
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from infra.tracking import TrackedRun
 from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import BlendedDataset, blend_tokens, blended
 from model.fitting import require_fitting
+from model.imported import check_start, load_imported
 from model.speed import SpeedSummary
 
 logger = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class RunRecord(Manifest):
     blend: tuple[BlendedDataset, ...] = ()
     """The datasets of training.data.blend, in its order."""
     training: TrainingSettings
+    start_digest: str | None = None
+    """Digest of the imported model that training starts from."""
     fingerprint: str
 
     @property
@@ -161,6 +165,7 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
     _check_name(name)
     require_fitting(training, dataset.tokenizer.vocabulary_size)
     datasets = blended(store, dataset, training.data)
+    start_digest = _start_digest(store, training, datasets)
     blend = [BlendedDataset(name=each.name, version=each.version, fingerprint=each.fingerprint) for each in datasets]
     record = RunRecord(
         name=name,
@@ -172,7 +177,8 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         train_tokens=blend_tokens(datasets, training.data),
         blend=tuple(blend if training.data.blend else ()),
         training=training,
-        fingerprint=run_fingerprint(training, *(each.fingerprint for each in datasets)),
+        start_digest=start_digest,
+        fingerprint=run_fingerprint(training, *(each.fingerprint for each in datasets), start=start_digest),
     )
     path = f"{record.folder}/run.json"
     if store.exists(path):
@@ -181,9 +187,22 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
     return record
 
 
-def run_fingerprint(training: TrainingSettings, *datasets: str) -> str:
-    """Name of the weights that a run will end with, given the fingerprints of all datasets that it trains on."""
-    return fingerprint(version=RUN_VERSION, training=training.identity(), datasets=datasets)
+def run_fingerprint(training: TrainingSettings, *datasets: str, start: str | None = None) -> str:
+    """Name of the weights that a run will end with, given the fingerprints of all datasets that it trains on.
+
+    `start` is the digest of the imported model that it goes on from, if any.
+    """
+    return fingerprint(version=RUN_VERSION, training=training.identity(), datasets=datasets, start=start)
+
+
+def _start_digest(store: Store, training: TrainingSettings, datasets: Sequence[DatasetManifest]) -> str | None:
+    """Digest of the imported model that training starts from; BadInput where it is not this model."""
+    if training.start_from is None:
+        return None
+    imported = load_imported(store, training.start_from)
+    for each in datasets:
+        check_start(imported, training.model, each.tokenizer)
+    return imported.digest
 
 
 def training_datasets(store: Store, run: RunRecord) -> tuple[DatasetManifest, ...]:
@@ -238,7 +257,8 @@ def open_run_folder(run_dir: Path) -> tuple[Store, RunRecord, DatasetManifest]:
             f"{run_dir} holds no run.json", "a run is prepared before it is trained", "Start it with `gristmill train`"
         ) from None
     dataset = load_dataset(store, record.dataset, record.dataset_version)
-    expected = run_fingerprint(record.training, *(each.fingerprint for each in training_datasets(store, record)))
+    datasets = [each.fingerprint for each in training_datasets(store, record)]
+    expected = run_fingerprint(record.training, *datasets, start=record.start_digest)
     if (record.folder, record.fingerprint) != (folder, expected):
         raise DamagedData(
             f"{run_dir}/run.json describes {record.folder}, and its settings and dataset make fingerprint {expected}",
