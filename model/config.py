@@ -195,9 +195,10 @@ def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, voca
             "only a model that predicts the next token continues a text",
             "Give no prompts, or train a gpt",
         )
-    if settings.prompts and settings.parallel.pipeline > 1:
-        raise BadInput(
-            f"parallel.pipeline = {settings.parallel.pipeline} with {len(settings.prompts)} prompts",
-            "text is generated token by token, which needs all layers in one process",
-            "Set parallel.pipeline to 1 for this evaluation, whatever the training used, or give no prompts",
-        )
+    for name, needs in (("pipeline", "all layers"), ("context", "all positions")):
+        if settings.prompts and (size := getattr(settings.parallel, name)) > 1:
+            raise BadInput(
+                f"parallel.{name} = {size} with {len(settings.prompts)} prompts",
+                f"text is generated token by token, which needs {needs} in one process",
+                f"Set parallel.{name} to 1 for this evaluation, whatever the training used, or give no prompts",
+            )
