@@ -22,7 +22,7 @@ from model.memory import GIB, Memory, device_memory, estimate_memory, usable
 
 DEVICE = "H200"
 MFU = 0.5
-"""A tenth below what TP 2 and DP 2 reach on H200s."""
+"""Near what plain Megatron-Core reaches on two H200s with tensor 2 (50.7 %) and pipeline 2 (48.0 %), for 8 B."""
 
 
 class PlannedLayout(Settings):
