@@ -13,7 +13,7 @@ from infra.manifest import TokenShard
 from infra.store import Store
 
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 
 class Documents:
@@ -30,9 +30,9 @@ class Documents:
         columns: list[Any] = [batch.column("tokens") for batch in self._batches]
         self._tokens: list[Tokens] = [column.values.to_numpy(zero_copy_only=True) for column in columns]
         self._offsets: list[Integers] = [column.offsets.to_numpy(zero_copy_only=True) for column in columns]
-        lengths = [np.diff(offsets) for offsets in self._offsets]
-        self.lengths: Integers = np.concatenate([*lengths, np.empty(0, np.int64)])
-        """Tokens of each document."""
+        lengths = [np.diff(offsets).astype(np.int32) for offsets in self._offsets]
+        self.lengths: Integers = np.concatenate([*lengths, np.empty(0, np.int32)])
+        """Tokens of each document: int32, because there are very many in memory."""
         self._first: list[int] = [0, *np.cumsum([len(each) for each in lengths], dtype=np.int64).tolist()]
 
     def __len__(self) -> int:

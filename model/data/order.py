@@ -54,7 +54,8 @@ class SourceOrder:
         """The documents of an epoch, packed, and the order of its samples."""
         # The legacy generator, because NumPy promises that its numbers never change.
         random = np.random.RandomState([self._seed, number])
-        order = random.permutation(len(self.documents)).astype(np.int64)
+        count = len(self.documents)
+        order = random.permutation(count).astype(np.int32 if count < 1 << 31 else np.int64)
         lengths = self.documents.lengths
         epoch = BestFitEpoch(self._plan, lengths, order) if self._plan else CutEpoch(lengths, order, self._length)
         return epoch, random.permutation(self.samples_per_epoch)

@@ -15,7 +15,7 @@ from model.data.documents import Integers
 
 
 class Pieces(NamedTuple):
-    """Pieces in the order in which a sample has them: int64 arrays of equal length."""
+    """Pieces in the order in which a sample has them: arrays of equal length."""
 
     documents: Integers
     starts: Integers
