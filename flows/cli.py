@@ -162,9 +162,24 @@ _SAMPLE = {
 }
 
 
-@partial(with_settings, "plan", own=_SAMPLE)(_CORPUS_SECTIONS)
-def plan(settings: PipelineSettings, as_json: bool, sample_shards: int, sample_records: int) -> None:
+_ON_PAPER = {
+    "training": click.option("--training", is_flag=True, help="Plan the training instead: memory, time, layouts."),
+    "seventy_billion": click.option("--70b", "seventy_billion", is_flag=True, help="Show layouts of a 70 B model."),
+}
+
+
+@partial(with_settings, "plan", own={**_SAMPLE, **_ON_PAPER})((*_CORPUS_SECTIONS, "training"))
+def plan(
+    settings: PipelineSettings,
+    as_json: bool,
+    sample_shards: int,
+    sample_records: int,
+    training: bool,
+    seventy_billion: bool,
+) -> None:
     """Say what `corpus` will download and take in disk, time and memory, measured on a sample of the same source."""
+    if training or seventy_billion:
+        return _plan_training(settings, as_json, seventy_billion=seventy_billion)
     from flows.plan_text import render
     from flows.planning import PlanSettings, make_plan
 
@@ -175,6 +190,14 @@ def plan(settings: PipelineSettings, as_json: bool, sample_shards: int, sample_r
         return print_json(made)
     click.echo(render(made))
     return None
+
+
+def _plan_training(settings: PipelineSettings, as_json: bool, *, seventy_billion: bool) -> None:
+    from flows.training_plan import plan_seventy_billion, plan_training, render_training
+
+    vocabulary_size = settings.corpus.tokenizer.vocabulary_size
+    made = plan_seventy_billion() if seventy_billion else plan_training(settings.training, vocabulary_size)
+    print_json(made) if as_json else click.echo(render_training(made))
 
 
 @partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
