@@ -84,7 +84,7 @@ class ShardSave:
             plans, self._metadata = self._planner.create_global_plan(plans)
             plans = self._writer.prepare_global_plan(plans)
         self._plan = self._planner.finish_plan(self._place.scatter(plans))
-        self._planner.stage(self._plan, self._buffers)
+        self._planner.stage(self._plan, self._buffers, self._place.device)
         if self._place.device.type == "cuda" and self._buffers:
             torch.cuda.current_stream().synchronize()
 
@@ -129,11 +129,12 @@ class _Planned(TorchDistSaveShardedStrategy):
 class _HostPlanner(MCoreSavePlanner):
     """Finds the data of a plan's items while the state is as it shall be saved."""
 
-    def stage(self, plan: Any, buffers: HostBuffers | None) -> None:
+    def stage(self, plan: Any, buffers: HostBuffers | None, device: torch.device) -> None:
         found = {item.index: super(_HostPlanner, self).resolve_data(item) for item in plan.items}
         if buffers is not None:
             for index, value in found.items():
-                if torch.is_tensor(value):
+                # What is in host memory beside a GPU was copied there for this save: gathered optimizer states.
+                if torch.is_tensor(value) and value.device.type == device.type:
                     found[index] = buffers.copy(index, value.detach())
         self._found = found
 
