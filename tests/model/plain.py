@@ -19,9 +19,12 @@ class Plain:
 
     def __init__(self, model: ModelSettings, weights: Weights) -> None:
         self.model, self.weights = model, weights
+        self.routers: list[torch.Tensor] = []
+        """Logits [batch, positions, experts] of each layer's router in the last call."""
 
     def logits(self, tokens: torch.Tensor, documents: torch.Tensor | None) -> torch.Tensor:
         """Logits of all positions, for t5 of the decoder's."""
+        self.routers.clear()
         if documents is None:
             documents = torch.zeros_like(tokens)
         if self.model.architecture == "bert":
@@ -142,13 +145,14 @@ class Plain:
         mixture = self.model.mixture
         if mixture is None:
             return self._one_feed_forward(name, hidden)
-        chances = linear(hidden, self.weights[f"{name}.router.weight"]).softmax(-1)
+        self.routers.append(linear(hidden, self.weights[f"{name}.router.weight"]))
+        chances = self.routers[-1].softmax(-1)
         result = torch.zeros_like(hidden)
         for batch, position in torch.cartesian_prod(*(torch.arange(size) for size in hidden.shape[:2])).tolist():
             best, experts = chances[batch, position].topk(mixture.top_k)
             for share, expert in zip(best / best.sum(), experts.tolist(), strict=True):
                 one = self._one_feed_forward(f"{name}.experts.local_experts.{expert}", hidden[batch, position])
-                result[batch, position] += share * one
+                result = result.index_put((torch.tensor(batch), torch.tensor(position)), share * one, accumulate=True)
         return result + self._one_feed_forward(f"{name}.shared_experts", hidden)
 
     def _one_feed_forward(self, name: str, hidden: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
 from model.architecture import ModelSettings, check_model, embedding_rows, gaps, lengths
 from model.config import TrainingSettings, validate_layout
+from model.flops import parameters
 from model.layout import ParallelSettings, check_parallel
 from model.sizes import SIZES
 
@@ -62,6 +63,21 @@ def test_sizes_can_be_built_and_shared_by_two(size: str) -> None:
     check_model(training.model)
     check_parallel(training.model, ParallelSettings(processes=4, tensor=2, pipeline=2), 32_000)
     assert training == TrainingSettings.model_validate(training.model_dump())
+
+
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "billions"),
+    [
+        ("150m", 32_768, 0.175),
+        ("1b", 32_768, 1.107),
+        ("3.6b", 128_256, 3.607),
+        ("8b", 128_256, 8.03),
+        ("70b", 128_256, 70.55),
+    ],
+)
+def test_sizes_have_the_weights_that_are_said(size: str, vocabulary: int, billions: float) -> None:
+    model = ModelSettings.model_validate(size)
+    assert parameters(model, vocabulary) == pytest.approx(1e9 * billions, rel=2e-3)
 
 
 def test_a_size_may_be_changed() -> None:

@@ -57,3 +57,25 @@ def _documents(model: ModelSettings, positions: int) -> torch.Tensor:
         parts.append(torch.where(places < length - 3, places * 2 // length, -1))
     assert sum(map(len, parts)) == positions
     return torch.cat(parts).expand(2, -1).contiguous()
+
+
+def test_gradients_of_a_mixture(place: Place) -> None:
+    """The cross entropy's, and those of the two losses of the router, summed over tokens."""
+    given = {"experts": 4, "shared_ffn_hidden_size": 24, "load_balancing": 0.3, "router_z_loss": 0.1}
+    model = ModelSettings.model_validate({**SMALL, "sequence_length": 16, "init_std": 0.2, "mixture": given})
+    (chunk,) = build_model(TrainingSettings(model=model, dtype="float32", seed=3), ParallelSettings(), place, 100)
+    weights = {key: value.clone().requires_grad_() for key, value in chunk.state_dict().items() if value is not None}
+    tokens = torch.randint(0, 100, (3, 16), generator=torch.Generator().manual_seed(1))
+    chunk(tokens, torch.arange(16).expand(3, -1), None, labels=tokens.roll(-1, 1)).sum().backward()
+
+    plain = Plain(model, weights)
+    logits = plain.logits(tokens, None)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.roll(-1, 1).flatten(), reduction="sum")
+    for router in plain.routers:
+        chances = router.softmax(-1)
+        chosen = torch.zeros_like(chances).scatter(-1, chances.topk(2, -1).indices, 1.0)
+        part = chosen.sum(1) / (2 * 16)  # of the choices of each sequence
+        loss = loss + 0.3 * 4 * (part * chances.sum(1)).sum() + 0.1 * router.logsumexp(-1).square().sum()
+    loss.backward()
+    for name, parameter in chunk.named_parameters():
+        torch.testing.assert_close(parameter.grad, weights[name].grad, atol=1e-4, rtol=1e-4, msg=name)
