@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from infra.launch import JobSpec, LocalLauncher
 from infra.settings import Settings
@@ -30,24 +29,23 @@ from model.config import Duration, OptimizerSettings, TrainingSettings
 from model.layout import ParallelSettings
 from model.objectives import Objective
 from model.run import RunRecord
+from tests.benchmarks.layout_cases import CASES, Case
 
 VOCABULARY = 256
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
 """Largest difference of a step's loss in nats. In bfloat16 a number has 8 bits, and layouts round sums elsewhere."""
 
 
-class Case(Settings):
-    """A layout to try, and what the model has that the layout needs."""
+class Order(Settings):
+    """What the ranks of one job do."""
 
-    name: str
-    parallel: ParallelSettings
-    training: dict[str, Any] = Field(default_factory=dict)
-    """Settings that differ, as in a configuration file."""
-
-    @property
-    def model(self) -> str:
-        """Cases of the same model have one reference."""
-        return json.dumps({key: self.training[key] for key in ("model",) if key in self.training})
+    cases: tuple[Case, ...]
+    steps: int
+    dtype: str = "float32"
+    size: int = 64
+    """Width of the model."""
+    compiled: bool = False
+    """Whether layers are compiled, on GPUs."""
 
 
 class Outcome(Settings):
@@ -61,109 +59,11 @@ class Outcome(Settings):
     norms: list[float]
     resumed: list[float] | None
     """Losses from the middle on, after loading the checkpoint of the case before."""
-    last_case: str | None
-    """Which that was."""
 
 
-def case(name: str, tensor: int = 1, pipeline: int = 1, context: int = 1, data: int = 1, **more: Any) -> Case:
-    processes = tensor * pipeline * context * data
-    training = more.pop("training", {})
-    layout = ParallelSettings(tensor=tensor, pipeline=pipeline, context=context, processes=processes, **more)
-    return Case(name=name, parallel=layout, training=training)
-
-
-MIXTURE: dict[str, Any] = {"model": {"mixture": {"experts": 4, "top_k": 2, "shared_ffn_hidden_size": 64}}}
-PLAIN: dict[str, Any] = {
-    "model": {
-        "normalization": "LayerNorm",
-        "activation": "gelu",
-        "positions": "learned",
-        "biases": True,
-        "qk_norm": False,
-        "tied_embeddings": False,
-        "num_query_groups": 8,
-        "sliding_window": 24,
-        "full_attention_every": 2,
-    }
-}
-BERT: dict[str, Any] = {"model": {"architecture": "bert", "num_query_groups": 8}}
-T5: dict[str, Any] = {"model": {"architecture": "t5", "num_query_groups": 8}}
-LSTM: dict[str, Any] = {"model": {"architecture": "lstm"}}
-
-CASES = [
-    case("one process"),
-    case("data 2", data=2),
-    case("data 2, overlap", data=2, overlap=True, bucket_size=20_000),
-    case("tensor 2", tensor=2),
-    case("tensor 2, sequence", tensor=2, sequence_parallel=True),
-    case("pipeline 2", pipeline=2),
-    case("pipeline 2 x 2 interleaved", pipeline=2, virtual_pipeline=2),
-    case("context 2", context=2),
-    case("mixture: expert 2", data=2, expert=2, training=MIXTURE),
-    case("mixture: tensor 2, sequence", tensor=2, sequence_parallel=True, training=MIXTURE),
-    case("mixture: context 2, expert 2", context=2, expert=2, training=MIXTURE),
-    case("gpt-2: tensor 2, sequence", tensor=2, sequence_parallel=True, training=PLAIN),
-    case("gpt-2: context 2", context=2, training=PLAIN),
-    case("gpt-2: pipeline 2, full recomputation", pipeline=2, training={**PLAIN, "recompute": "full"}),
-    case("bert: tensor 2, sequence", tensor=2, sequence_parallel=True, training=BERT),
-    case("bert: pipeline 2", pipeline=2, training=BERT),
-    case("bert: context 2", context=2, training=BERT),
-    case("t5: tensor 2, sequence", tensor=2, sequence_parallel=True, training=T5),
-    case("t5: data 2", data=2, training=T5),
-    case("lstm: data 2", data=2, training=LSTM),
-    case("data 4", data=4),
-    case("tensor 2, data 2", tensor=2, data=2),
-    case("tensor 2, sequence, data 2, overlap", tensor=2, data=2, sequence_parallel=True, overlap=True),
-    case("tensor 4, sequence", tensor=4, sequence_parallel=True),
-    case("pipeline 4", pipeline=4),
-    case("pipeline 2, data 2", pipeline=2, data=2),
-    case(
-        "pipeline 2 x 2 interleaved, data 2, overlap",
-        pipeline=2,
-        data=2,
-        virtual_pipeline=2,
-        overlap=True,
-        bucket_size=20_000,
-    ),
-    case("tensor 2, sequence, pipeline 2", tensor=2, pipeline=2, sequence_parallel=True),
-    case(
-        "tensor 2, sequence, pipeline 2 x 2 interleaved",
-        tensor=2,
-        pipeline=2,
-        virtual_pipeline=2,
-        sequence_parallel=True,
-    ),
-    case("mixture: expert 2, data 4", data=4, expert=2, training=MIXTURE),
-    case("mixture: expert 4", data=4, expert=4, training=MIXTURE),
-    case("mixture: tensor 2, sequence, expert 2", tensor=2, data=2, expert=2, sequence_parallel=True, training=MIXTURE),
-    case(
-        "mixture: pipeline 2 x 2 interleaved, expert 2",
-        pipeline=2,
-        virtual_pipeline=2,
-        data=2,
-        expert=2,
-        training=MIXTURE,
-    ),
-    case("context 4", context=4),
-    case("context 2, data 2", context=2, data=2),
-    case("context 2, pipeline 2", context=2, pipeline=2),
-    case("context 2, tensor 2, sequence", context=2, tensor=2, sequence_parallel=True),
-    case(
-        "tensor 2, sequence, pipeline 2 x 2 interleaved, data 2, overlap",
-        tensor=2,
-        pipeline=2,
-        data=2,
-        virtual_pipeline=2,
-        sequence_parallel=True,
-        overlap=True,
-    ),
-    case("tensor 2, sequence, pipeline 2, context 2", tensor=2, pipeline=2, context=2, sequence_parallel=True),
-    case("tensor 2, context 2, data 2", tensor=2, context=2, data=2, sequence_parallel=True),
-]
-
-
-def training_settings(case: Case, steps: int, dtype: str, size: int) -> TrainingSettings:
-    """A decoder `size` wide of four layers, heads of size / 8, and its run."""
+def training_settings(case: Case, order: Order) -> TrainingSettings:
+    """A model of four layers with heads of size / 8, and its run."""
+    size = order.size
     model: dict[str, Any] = {
         "num_layers": 4,
         "hidden_size": size,
@@ -174,10 +74,11 @@ def training_settings(case: Case, steps: int, dtype: str, size: int) -> Training
     }
     values: dict[str, Any] = {
         "optimizer": OptimizerSettings(learning_rate=3e-3, warmup_steps=4).model_dump(exclude_unset=True),
-        "duration": Duration(steps=max(steps, 10)).model_dump(exclude_unset=True),
+        "duration": Duration(steps=max(order.steps, 10)).model_dump(exclude_unset=True),
         "global_batch_size": 8,
         "micro_batch_size": 2,
-        "dtype": dtype,
+        "dtype": order.dtype,
+        "compiled": order.compiled,
         **case.training,
         "model": {**model, **case.training.get("model", {})},
         "parallel": case.parallel.model_dump(),
@@ -225,39 +126,38 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="float32")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--size", type=int, default=64, help="width of the model; 512 on GPUs")
+    parser.add_argument("--compiled", action="store_true", help="compile layers, on GPUs")
     parser.add_argument("--only", default="", help="cases whose names contain this")
     options = parser.parse_args()
     cases = [each for each in CASES if options.only in each.name]
-    outcomes = measure(cases, options.processes, options.steps, options.dtype, options.size, print)
+    order = Order(
+        cases=tuple(cases), steps=options.steps, dtype=options.dtype, size=options.size, compiled=options.compiled
+    )
+    outcomes = measure(order, options.processes, print)
     print(table(cases, outcomes, options.dtype))
 
 
 def measure(
-    cases: Sequence[Case],
-    processes: Sequence[int],
-    steps: int,
-    dtype: str,
-    size: int,
-    on_line: Callable[[str], None] = lambda line: None,
+    order: Order, processes: Sequence[int], on_line: Callable[[str], None] = lambda line: None
 ) -> list[Outcome]:
     """Run the cases of each number of processes in one job, the references among them."""
+    cases = sorted(order.cases, key=lambda each: each.model)
     references = [
         Case(name=f"reference {model}", parallel=ParallelSettings(), training=next(same).training)
-        for model, same in groupby(sorted(cases, key=lambda each: each.model), key=lambda each: each.model)
+        for model, same in groupby(cases, key=lambda each: each.model)
     ]
     outcomes: list[Outcome] = []
     for count in dict.fromkeys([1, *processes]):
-        due = [each for each in cases if each.parallel.processes == count and count in processes]
+        due = [each for each in order.cases if each.parallel.processes == count and count in processes]
         due = [*references, *due] if count == 1 else due
         if due:
-            outcomes += _job(due, count, steps, dtype, size, on_line)
+            outcomes += _job(order.model_copy(update={"cases": tuple(due)}), count, on_line)
     return outcomes
 
 
-def _job(cases: Sequence[Case], processes: int, steps: int, dtype: str, size: int, on_line: Any) -> list[Outcome]:
+def _job(order: Order, processes: int, on_line: Callable[[str], None]) -> list[Outcome]:
     with tempfile.TemporaryDirectory(prefix="gristmill-layouts-") as folder:
-        order = {"cases": [each.model_dump() for each in cases], "steps": steps, "dtype": dtype, "size": size}
-        (Path(folder) / "order.json").write_text(json.dumps(order))
+        (Path(folder) / "order.json").write_text(order.model_dump_json())
         job = JobSpec(
             module="tests.benchmarks.layouts",
             processes=processes,
@@ -272,36 +172,44 @@ def run_rank() -> None:
     from model.rank import rank_process
 
     folder = Path(os.environ["GRISTMILL_LAYOUTS"])
-    order = json.loads((folder / "order.json").read_text())
+    order = Order.model_validate_json((folder / "order.json").read_text())
     with rank_process():
         from model.parallel import arranged, joined
 
         outcomes: list[Outcome] = []
+        last: dict[str, str] = {}
         with joined() as device:
-            for each in (Case(**values) for values in order["cases"]):
-                settings = training_settings(each, order["steps"], order["dtype"], order["size"])
-                began = time.monotonic()
+            for each in order.cases:
+                settings, began = training_settings(each, order), time.monotonic()
                 with arranged(settings.parallel, settings.seed, device) as place:
-                    earlier = next((one for one in reversed(outcomes) if _model_of(one, order) == each.model), None)
-                    result = _run_case(each, settings, order["steps"], place, folder, earlier)
-                seconds, processes = time.monotonic() - began, settings.parallel.processes
-                outcomes.append(Outcome(name=each.name, processes=processes, seconds=seconds, **result))
+                    losses, norms = _from_start(each, settings, order.steps, place, folder)
+                    resumed = (
+                        _from_middle(last[each.model], settings, order.steps, place, folder)
+                        if each.model in last
+                        else None
+                    )
+                last[each.model] = each.name
+                seconds = time.monotonic() - began
+                outcomes.append(
+                    Outcome(
+                        name=each.name,
+                        processes=settings.parallel.processes,
+                        seconds=seconds,
+                        losses=losses,
+                        norms=norms,
+                        resumed=resumed,
+                    )
+                )
                 if os.environ["RANK"] == "0":
                     print(f"{each.name}: {seconds:.1f} s", flush=True)
             if os.environ["RANK"] == "0":
                 (folder / "outcomes.json").write_text(json.dumps([one.model_dump() for one in outcomes]))
 
 
-def _model_of(outcome: Outcome, order: dict[str, Any]) -> str:
-    return next(Case(**each).model for each in order["cases"] if each["name"] == outcome.name)
-
-
-def _run_case(
-    case: Case, settings: TrainingSettings, steps: int, place: Any, folder: Path, earlier: Outcome | None
-) -> dict[str, Any]:
-    middle = steps // 2
-    run = RunRecord(
-        name=case.name,
+def _run(name: str, settings: TrainingSettings) -> RunRecord:
+    """The run of a case; all have one fingerprint, so that each may read the others' checkpoints."""
+    return RunRecord(
+        name=_file_name(name),
         dataset="text",
         dataset_version="1",
         dataset_fingerprint="text",
@@ -309,26 +217,24 @@ def _run_case(
         vocabulary_size=VOCABULARY,
         train_tokens=0,
         training=settings,
-        fingerprint=case.model,
+        fingerprint="same",
     )
-    run = run.model_copy(update={"name": _file_name(case.name), "fingerprint": "same"})
-    losses, norms, middle_saved = [], [], False
-    for step, loss, norm in _train(run, settings, 0, steps, place, _saving(run, folder, place, middle)):
-        losses.append(loss)
-        norms.append(norm)
-        middle_saved = middle_saved or step == middle
-    resumed = None
-    if earlier is not None:
-        before = run.model_copy(update={"name": _file_name(earlier.name)})
-        resumed = [
-            loss for _, loss, _ in _train(before, settings, middle, steps, place, _loading(before, folder, place))
-        ]
-    return {
-        "losses": losses,
-        "norms": norms[:-1],
-        "resumed": resumed,
-        "last_case": None if earlier is None else earlier.name,
-    }
+
+
+def _from_start(
+    case: Case, settings: TrainingSettings, steps: int, place: Any, folder: Path
+) -> tuple[list[float], list[float]]:
+    """Losses and norms of all steps; a checkpoint is written after the first half."""
+    run = _run(case.name, settings)
+    rows = list(_train(run, settings, 0, steps, place, _saving(run, folder, place, steps // 2)))
+    return [loss for _, loss, _ in rows], [norm for _, _, norm in rows[:-1]]
+
+
+def _from_middle(earlier: str, settings: TrainingSettings, steps: int, place: Any, folder: Path) -> list[float]:
+    """Losses of the second half, from another case's checkpoint."""
+    run = _run(earlier, settings)
+    rows = _train(run, settings, steps // 2, steps, place, _loading(run, folder, place))
+    return [loss for _, loss, _ in rows]
 
 
 def _file_name(name: str) -> str:

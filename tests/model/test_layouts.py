@@ -5,7 +5,8 @@
 
 import pytest
 
-from tests.benchmarks.layouts import CASES, TOLERANCE, differences, measure
+from tests.benchmarks.layout_cases import CASES
+from tests.benchmarks.layouts import TOLERANCE, Order, differences, measure
 
 STEPS = 4
 TWO = (
@@ -27,7 +28,7 @@ FOUR = (
 @pytest.mark.parametrize("names", [TWO, FOUR], ids=["two", "four"])
 def test_layouts_train_alike(names: tuple[str, ...]) -> None:
     cases = [each for each in CASES if each.name in names]
-    outcomes = measure(cases, [cases[0].parallel.processes], STEPS, "float32", 64)
+    outcomes = measure(Order(cases=tuple(cases), steps=STEPS), [cases[0].parallel.processes])
     found = list(differences(cases, outcomes))
     assert [outcome.name for outcome, *_ in found] == [each.name for each in cases]
     for outcome, loss, norm, resumed in found:
