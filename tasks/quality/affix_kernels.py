@@ -128,7 +128,6 @@ def _meet_special(
     edges: Any,
     longest: int,
     slots: Any,
-    hashes: Any,
     bounds: Any,
     pool: Any,
 ) -> Any:
@@ -147,7 +146,7 @@ def _meet_special(
                     continue
                 at = begins[index] - start
                 hashed = hash_characters(codes, at + lo, at + hi)
-                found[index] |= slots[find(codes, at + lo, hi - lo, hashed, slots, hashes, bounds, pool)] != 0
+                found[index] |= slots[find(codes, at + lo, hi - lo, hashed, slots, bounds, pool)] != 0
     return found
 
 
@@ -188,13 +187,13 @@ def cut(codes: Any, begins: Any, ends: Any, affixes: Any, special: Any, longest:
     which have so many characters at most. No chunk is a special case.
     """
     kinds, flags, members, places, order, rules, conditions = affixes
-    slots, hashes, bounds, pool = special
+    slots, bounds, pool = special
     starts = np.zeros(len(begins) + 1, np.int64)
     starts[1:] = np.cumsum(ends - begins)
     atoms = _atoms(codes, begins, starts, kinds)
     edges = np.zeros(starts[-1] + 1, np.bool_)
     left = _strip(starts, flags, atoms, members, places, order, rules, conditions, edges)
-    unclear = _meet_special(codes, begins, starts, left, edges, longest, slots, hashes, bounds, pool)
+    unclear = _meet_special(codes, begins, starts, left, edges, longest, slots, bounds, pool)
     unclear |= _split(left, flags, atoms, members, places, order, rules, conditions, edges)
     for index in range(len(begins)):
         for at in range(starts[index], starts[index + 1]):

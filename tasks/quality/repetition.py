@@ -3,8 +3,7 @@
 Counted as datatrove counts: characters are code points, shares are of the whole text's characters, and an element is a
 duplicate from its second occurrence on. The most frequent n-gram of two to four words counts with the spaces between
 its words, the one that comes first if several are as frequent; duplicated n-grams of five to ten words count without
-spaces and do not overlap. Two n-grams are the same if their words joined are, wherever the words end; the joined words
-are compared by length and a hash modulo 2^61-1, so that two of a million n-grams collide once in 5 million texts.
+spaces and do not overlap. Two n-grams are the same if their words joined are, wherever the words end.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ from numba import njit
 from pydantic import Field
 
 from infra.settings import Settings
-from tasks.quality.word_kernels import add, multiply
 from tasks.quality.words import Words
 from tasks.rules import Rule
 
@@ -99,7 +97,9 @@ def measure(texts: Sequence[str], words: Words) -> dict[str, np.ndarray]:
     lines = np.array([duplicates(lines_of(text)) for text in texts]).reshape(-1, 2)
     table = words.table
     top = top_ngrams(words.tokens, words.text_tokens, table.lengths)
-    repeated = repeated_ngrams(words.tokens, words.text_tokens, table.lengths, table.hashes, table.powers)
+    repeated = repeated_ngrams(
+        words.tokens, words.text_tokens, table.lengths, table.hashes, table.powers, *table.characters
+    )
     return {
         "duplicate_paragraphs": np.where(np.isnan(characters), np.nan, paragraphs[:, 0]),
         "duplicate_paragraph_characters": paragraphs[:, 1] / characters,
@@ -166,40 +166,62 @@ def top_ngrams(tokens: Any, starts: Any, lengths: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def repeated_ngrams(tokens: Any, starts: Any, lengths: Any, hashes: Any, powers: Any) -> Any:
-    """Characters in duplicated n-grams of 5 to 10 tokens, found from left to right without overlap: (texts, 6)."""
+def repeated_ngrams(tokens: Any, starts: Any, lengths: Any, hashes: Any, powers: Any, bounds: Any, pool: Any) -> Any:
+    """Characters in duplicated n-grams of 5 to 10 tokens, found from left to right without overlap: (texts, 6).
+
+    By token id, `lengths`, `hashes`, `powers`, and the characters pool[bounds[id] : bounds[id + 1]].
+    """
     texts = len(starts) - 1
     found = np.zeros((texts, 6), np.int64)
     size = _table_size(starts)
-    keys, spans, stamps = np.zeros(size, np.uint64), np.zeros(size, np.int64), np.zeros(size, np.int64)
-    joined, characters = np.zeros(size, np.uint64), np.zeros(size, np.int64)
+    slots, joined, sizes = np.zeros(size, np.int64), np.zeros(size, np.uint64), np.zeros(size, np.int64)
     stamp = 0
     for text in range(texts):
-        start = starts[text]
-        count = starts[text + 1] - start
+        start, count = starts[text], starts[text + 1] - starts[text]
         mask = _mask(count)
         for at in range(count):
-            joined[at], characters[at] = hashes[tokens[start + at]], lengths[tokens[start + at]]
+            joined[at], sizes[at] = hashes[tokens[start + at]], lengths[tokens[start + at]]
         for n in range(2, 11):
             for at in range(count - n + 1):  # grow every (n-1)-gram by a token
                 token = tokens[start + at + n - 1]
-                joined[at] = add(multiply(joined[at], powers[token]), hashes[token])
-                characters[at] += lengths[token]
-            if n < 5:
-                continue
+                joined[at] = joined[at] * powers[token] + hashes[token]
+                sizes[at] += lengths[token]
             stamp += 1
-            at = 0
+            at = 0 if n >= 5 else count
             while at <= count - n:
                 slot = np.int64((joined[at] ^ (joined[at] >> np.uint64(31))) & np.uint64(mask))
-                while stamps[slot] == stamp and not (keys[slot] == joined[at] and spans[slot] == characters[at]):
+                while slots[slot] >> 32 == stamp:  # the slot holds the place of an n-gram that stood before
+                    before = slots[slot] & 0xFFFFFFFF
+                    if joined[before] == joined[at] and sizes[before] == sizes[at]:
+                        if _same(tokens, start + before, start + at, n):
+                            break
+                        if _same_joined(tokens, start + before, start + at, sizes[at], bounds, pool):
+                            break
                     slot = (slot + 1) & mask
-                if stamps[slot] == stamp:
-                    found[text, n - 5] += characters[at]
+                if slots[slot] >> 32 == stamp:
+                    found[text, n - 5] += sizes[at]
                     at += n
                 else:
-                    stamps[slot], keys[slot], spans[slot] = stamp, joined[at], characters[at]
+                    slots[slot] = stamp << 32 | at
                     at += 1
     return found
+
+
+@njit(cache=True, nogil=True)
+def _same_joined(tokens: Any, one: Any, other: Any, size: int, bounds: Any, pool: Any) -> bool:
+    """Whether the tokens from two places on have the same characters, so many, wherever the tokens end."""
+    first, second = bounds[tokens[one]], bounds[tokens[other]]
+    for _ in range(size):
+        while first == bounds[tokens[one] + 1]:
+            one += 1
+            first = bounds[tokens[one]]
+        while second == bounds[tokens[other] + 1]:
+            other += 1
+            second = bounds[tokens[other]]
+        if pool[first] != pool[second]:
+            return False
+        first, second = first + 1, second + 1
+    return True
 
 
 @njit(cache=True, nogil=True)

@@ -21,8 +21,7 @@ WORD, ALPHABETIC = 4, 8
 FRAGILE, HEAD, TAIL, CHANGED = 1, 2, 4, 8
 """Flags of a chunk or token: special cases changed its tokens; one could begin at its end; one could end at its start;
 as a token, a special case takes its place."""
-_M61 = np.uint64((1 << 61) - 1)
-_BASE = np.uint64(1_000_003_000_017)
+_BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 @njit(cache=True, nogil=True)
@@ -103,78 +102,77 @@ def scan(codes: Any, text_starts: Any, classes: Any, whole: bool) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def _slot(hashed: Any, slots: Any) -> Any:
-    return np.int64((hashed ^ (hashed >> np.uint64(29))) & np.uint64(len(slots) - 1))
-
-
-@njit(cache=True, nogil=True)
 def hash_characters(codes: Any, begin: int, end: int) -> Any:
-    """A hash for tables of strings."""
+    """A hash of 31 bits for tables of strings."""
     hashed = np.uint64(0)
     for position in range(begin, end):
         hashed = (hashed ^ np.uint64(codes[position])) * np.uint64(0x9E3779B97F4A7C15)
         hashed ^= hashed >> np.uint64(32)
-    return hashed
+    return np.int64(hashed & np.uint64(0x7FFFFFFF))
 
 
 @njit(cache=True, nogil=True)
-def find(codes: Any, begin: int, size: int, hashed: Any, slots: Any, hashes: Any, bounds: Any, pool: Any) -> Any:
+def find(codes: Any, begin: int, size: int, hashed: int, slots: Any, bounds: Any, pool: Any) -> Any:
     """The slot that holds a string, or the empty one where it belongs (see `look_up`).
 
     Arrays are given one by one, here and elsewhere: a tuple of them costs a count of references for each at each call.
     """
-    slot = _slot(hashed, slots)
+    slot = hashed & (len(slots) - 1)
     while slots[slot]:
-        entry = slots[slot]
-        if hashes[entry] == hashed and bounds[entry + 1] - bounds[entry] == size:
-            same = True
-            for offset in range(size):
-                if pool[bounds[entry] + offset] != codes[begin + offset]:
-                    same = False
+        if slots[slot] >> 32 == hashed:
+            first = bounds[slots[slot] & 0xFFFFFFFF]
+            if bounds[(slots[slot] & 0xFFFFFFFF) + 1] - first == size:
+                offset = 0
+                while offset < size and pool[first + offset] == codes[begin + offset]:
+                    offset += 1
+                if offset == size:
                     break
-            if same:
-                break
         slot = (slot + 1) & (len(slots) - 1)
     return slot
 
 
 @njit(cache=True, nogil=True)
-def look_up(codes: Any, begins: Any, ends: Any, table: Any, known: int, ids: Any, fresh: Any, start: int) -> Any:
+def look_up(
+    codes: Any, begins: Any, ends: Any, slots: Any, bounds: Any, pool: Any, known: int, ids: Any, fresh: Any, start: int
+) -> Any:
     """Ids of strings; 0 for empty ones. New ones are added to the table, until its slots are half full.
 
-    The table: `slots` (a power of two of them) hold ids or 0; by id, `hashes`, and the characters
-    pool[bounds[id] : bounds[id + 1]], with room for all strings given. Fills in `ids` from string `start` on and, by
-    id, `fresh`, the index of the string that is new. Returns how many ids are known, and which string comes next.
+    The table: `slots` (a power of two of them) hold a string's hash and, in the lower half, its id, or 0; the id's
+    characters are pool[bounds[id] : bounds[id + 1]], and there is room for all strings given. Fills in `ids` from
+    string `start` on and, by id, `fresh`, the index of the string that is new. Returns how many ids are known, and
+    which string comes next.
     """
-    slots, hashes, bounds, pool = table
+    hashes = np.empty(len(begins), np.int64)  # in a loop of their own, so that memory is waited for less
+    for index in range(start, len(begins)):
+        hashes[index] = hash_characters(codes, begins[index], ends[index])
     for index in range(start, len(begins)):
         begin, size = begins[index], ends[index] - begins[index]
         if size == 0:
             ids[index] = 0
             continue
-        hashed = hash_characters(codes, begin, begin + size)
-        slot = find(codes, begin, size, hashed, slots, hashes, bounds, pool)
+        slot = find(codes, begin, size, hashes[index], slots, bounds, pool)
         if slots[slot] == 0:
             if 2 * known > len(slots):
                 return known, index
-            slots[slot] = known
-            hashes[known] = hashed
-            pool[bounds[known] : bounds[known] + size] = codes[begin : begin + size]
+            slots[slot] = hashes[index] << 32 | known
+            for offset in range(size):
+                pool[bounds[known] + offset] = codes[begin + offset]
             bounds[known + 1] = bounds[known] + size
             fresh[known] = index
             known += 1
-        ids[index] = slots[slot]
+        ids[index] = slots[slot] & 0xFFFFFFFF
     return known, len(begins)
 
 
 @njit(cache=True, nogil=True)
-def fill_slots(slots: Any, hashes: Any, known: int) -> None:
-    """Enter all known ids into empty slots."""
-    for entry in range(1, known):
-        slot = _slot(hashes[entry], slots)
-        while slots[slot]:
-            slot = (slot + 1) & (len(slots) - 1)
-        slots[slot] = entry
+def fill_slots(slots: Any, filled: Any) -> None:
+    """Enter into empty slots what others hold."""
+    for entry in filled:
+        if entry:
+            slot = (entry >> 32) & (len(slots) - 1)
+            while slots[slot]:
+                slot = (slot + 1) & (len(slots) - 1)
+            slots[slot] = entry
 
 
 @njit(cache=True, nogil=True)
@@ -222,29 +220,10 @@ def gather(ids: Any, line_chunks: Any, starts: Any, chunk_tokens: Any, roles: An
 
 
 @njit(cache=True, nogil=True)
-def multiply(a: Any, b: Any) -> Any:
-    """The product of two uint64 below 2^61-1, modulo 2^61-1."""
-    half, low31, low30 = np.uint64(31), np.uint64((1 << 31) - 1), np.uint64((1 << 30) - 1)
-    upper_a, lower_a, upper_b, lower_b = a >> half, a & low31, b >> half, b & low31
-    middle = lower_a * upper_b + upper_a * lower_b
-    total = ((upper_a * upper_b) << np.uint64(1)) + (middle >> np.uint64(30)) + ((middle & low30) << half)
-    total += lower_a * lower_b
-    total = (total & _M61) + (total >> np.uint64(61))
-    return total - _M61 if total >= _M61 else total
-
-
-@njit(cache=True, nogil=True)
-def add(a: Any, b: Any) -> Any:
-    """The sum of two uint64 below 2^61-1, modulo 2^61-1."""
-    total = a + b
-    return total - _M61 if total >= _M61 else total
-
-
-@njit(cache=True, nogil=True)
 def describe(pool: Any, bounds: Any, classes: Any) -> Any:
     """For the tokens pool[bounds[i] : bounds[i + 1]]: flags, hash, and the hash's base to the length's power.
 
-    Flags are what it does to sentences, WORD and ALPHABETIC. The hash is polynomial modulo 2^61-1: that of two tokens
+    Flags are what it does to sentences, WORD and ALPHABETIC. The hash is polynomial modulo 2^64: that of two tokens
     joined is hash(a) * power(b) + hash(b).
     """
     flags = np.zeros(len(bounds) - 1, np.uint8)
@@ -255,8 +234,8 @@ def describe(pool: Any, bounds: Any, classes: Any) -> Any:
         for code in pool[bounds[index] : bounds[index + 1]]:
             some |= classes[code]
             every &= classes[code]
-            hashes[index] = add(multiply(hashes[index], _BASE), np.uint64(code) + np.uint64(1))
-            powers[index] = multiply(powers[index], _BASE)
+            hashes[index] = hashes[index] * _BASE + np.uint64(code) + np.uint64(1)
+            powers[index] *= _BASE
         size = bounds[index + 1] - bounds[index]
         if size == 1 and every & ENDING:
             flags[index] = TERMINAL

@@ -58,28 +58,27 @@ class StringTable:
 
     def __init__(self) -> None:
         self.size = 1
-        self._slots = np.zeros(1 << 15, np.int32)
-        self._hashes, self._bounds, self._pool = Column(np.uint64, [0]), Column(np.int64, [0, 0]), Column(np.uint32)
+        self._slots = np.zeros(1 << 16, np.int64)
+        self._bounds, self._pool = Column(np.int64, [0, 0]), Column(np.uint32)
 
     @property
-    def arrays(self) -> tuple[np.ndarray, ...]:
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For the kernels: see `look_up`."""
-        return self._slots, self._hashes.values, self._bounds.values, self._pool.values
+        return self._slots, self._bounds.values, self._pool.values
 
     def look_up(self, codes: np.ndarray, begins: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids of codes[begins[i] : ends[i]], int32, and of each new one its index among them, int64."""
         known, done = self.size, 0
-        hashes, bounds = self._hashes.room(len(begins)), self._bounds.room(len(begins))
-        pool = self._pool.room(int((ends - begins).sum()))
+        bounds, pool = self._bounds.room(len(begins)), self._pool.room(int((ends - begins).sum()))
         ids, fresh = np.empty(len(begins), np.int32), np.empty(known + len(begins), np.int64)
-        while done < len(begins):
-            table = (self._slots, hashes, bounds, pool)
-            self.size, done = look_up(codes, begins, ends, table, self.size, ids, fresh, done)
-            if done < len(begins):
-                self._slots = np.zeros(4 * len(self._slots), np.int32)
-                fill_slots(self._slots, hashes, self.size)
-        self._hashes.size, self._bounds.size = self.size, self.size + 1
-        self._pool.size = int(bounds[self.size])
+        while True:
+            table = self._slots, bounds, pool
+            self.size, done = look_up(codes, begins, ends, *table, self.size, ids, fresh, done)
+            if done == len(begins):
+                break
+            filled, self._slots = self._slots, np.zeros(2 * len(self._slots), np.int64)
+            fill_slots(self._slots, filled)
+        self._bounds.size, self._pool.size = self.size + 1, int(bounds[self.size])
         return ids, fresh[known : self.size].copy()
 
     def strings(self) -> list[str]:
@@ -119,7 +118,7 @@ class TokenTable:
         return ids
 
     def _describe(self) -> None:
-        _, _, bounds, pool = self._strings.arrays
+        _, bounds, pool = self._strings.arrays
         bounds = bounds[self._length.size :]
         flags, hashes, powers = describe(pool, bounds, character_classes())
         self._length.extend(np.diff(bounds))
@@ -160,13 +159,18 @@ class TokenTable:
 
     @property
     def hashes(self) -> np.ndarray:
-        """Polynomial hash of each token's characters modulo 2^61-1, uint64: the hashes of joined tokens follow."""
+        """Polynomial hash of each token's characters modulo 2^64, uint64: the hashes of joined tokens follow."""
         return self._hashes.values
 
     @property
     def powers(self) -> np.ndarray:
-        """The base of the hash to the power of each token's length, modulo 2^61-1, uint64."""
+        """The base of the hash to the power of each token's length, modulo 2^64, uint64."""
         return self._powers.values
+
+    @property
+    def characters(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the characters of each token begin, and the end: int64, size + 1; and the characters: uint32."""
+        return self._strings.arrays[1:]
 
 
 def code_points(text: str) -> np.ndarray:
