@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from megatron.core.inference.contexts import StaticInferenceContext
 
 from model.architecture import ModelSettings, check_model, lengths
 from model.build import build_model
@@ -47,6 +48,26 @@ def test_same_logits(name: str, place: Place) -> None:
             plain = Plain(model, weights).logits(tokens, documents)
         counted = slice(None) if documents is None else documents[:, -plain.shape[1] :] >= 0
         torch.testing.assert_close(ours[counted], plain[counted], atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*(name for name in MODELS if name.startswith("gpt")), "lstm"])
+def test_a_text_is_continued_as_it_is_read(name: str, place: Place) -> None:
+    """Token by token, with what was kept of those before, the logits are those of the whole text."""
+    given = MODELS.get(name, {"architecture": "lstm", "tied_embeddings": False})
+    model = ModelSettings.model_validate({**SMALL, "sequence_length": 32, "init_std": 0.2, **given})
+    (chunk,) = build_model(TrainingSettings(model=model, dtype="float32"), ParallelSettings(), place, 100)
+    chunk.eval()
+    tokens = torch.randint(0, 100, (1, 20), generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(20)[None]
+    cache, parts = StaticInferenceContext(max_batch_size=1, max_sequence_length=20), []
+    with torch.no_grad():
+        whole = chunk(tokens, positions, None)
+        for part in (slice(0, 12), *(slice(place, place + 1) for place in range(12, 20))):
+            options = {"inference_context": cache, "runtime_gather_output": True}
+            parts.append(chunk(tokens[:, part], positions[:, part], None, **options)[:, -1:])
+            cache.sequence_len_offset += part.stop - part.start
+            cache.enable_decode_mode()
+    torch.testing.assert_close(torch.cat(parts, 1), whole[:, 11:], atol=2e-5, rtol=1e-5)
 
 
 def _documents(model: ModelSettings, positions: int) -> torch.Tensor:
