@@ -131,7 +131,8 @@ def tensor_rank_dropout(dropout: float, config: Any) -> Any:
     """Around a dropout over heads, of which each tensor-parallel rank has others: random numbers of the rank's own."""
     if dropout == 0 or config.sequence_parallel:
         return nullcontext()
-    return tensor_parallel.get_cuda_rng_tracker().fork()
+    tracker: Any = tensor_parallel.get_cuda_rng_tracker()
+    return tracker.fork()
 
 
 @contextmanager
