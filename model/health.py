@@ -121,8 +121,8 @@ def slow_ranks(seconds: Sequence[float], factor: float) -> tuple[set[int], float
 
 
 def _probe(device: torch.device) -> float:
-    """Seconds for a few products of matrices: some milliseconds on any device; the best of three counts."""
-    size, kind = (4096, torch.bfloat16) if device.type == "cuda" else (256, torch.float32)
+    """Seconds for a few products of matrices: some milliseconds on any device; the median of three."""
+    size, kind = (4096, torch.bfloat16) if device.type == "cuda" else (512, torch.float32)
     matrix = torch.ones(size, size, dtype=kind, device=device)
     times: list[float] = []
     for _ in range(3):
@@ -132,4 +132,4 @@ def _probe(device: torch.device) -> float:
             product = matrix @ matrix
         product.flatten()[0].item()  # waits for the device
         times.append(time.perf_counter() - began)
-    return min(times)
+    return statistics.median(times)

@@ -1,7 +1,10 @@
 """A run that is interrupted, in whatever way, ends as the run that was not."""
 
+import contextlib
 import shutil
 import signal
+import threading
+import time
 
 import psutil
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from model.events import read_events
 from model.loop import train as train_here
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
 from tests.model.digests import digest_of
@@ -110,6 +114,38 @@ def test_dropout_is_resumed_bit_for_bit(store, dataset, alone, packing) -> None:
     assert train_here(store, run, dataset) == 0
     assert [row["loss"] for row in rows_of(store, run)] == losses
     assert digest_of(last) == digest
+
+
+def hold_back(process: psutil.Process, until: threading.Event) -> None:
+    """Let a process run for a fiftieth of the time."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while not until.wait(0.001):
+            process.suspend()
+            time.sleep(0.05)
+            process.resume()
+
+
+def test_a_slow_process_is_named_and_stops_the_run(store, dataset) -> None:
+    health = {"straggler": "stop", "straggler_every": 4, "straggler_factor": 4.0}
+    run = prepare_run(store, dataset, "slow", small_training(60, parallel=layout(data=2), health=health))
+    over = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def slow_one_down(line: str) -> None:
+        if not threads and "step 4/" in line:
+            second = max(training_ranks(), key=lambda rank: int(rank.environ()["RANK"]))
+            threads.append(threading.Thread(target=hold_back, args=(second, over)))
+            threads[0].start()
+
+    try:
+        with pytest.raises(RunFailed, match=r"rank 1 on \S+ took [\d.]+ ms for work that the others do"):
+            launch(store, run, on_line=slow_one_down)
+    finally:
+        over.set()
+        threads[0].join()
+    *_, event = read_events(store.local_path(run.folder))
+    assert (event.kind, event.action) == ("straggler", "stop")
+    assert store.names(f"{run.folder}/checkpoints") == [f"step-{event.step:08d}"]
 
 
 def test_cancelled_run_writes_a_checkpoint(store, dataset) -> None:
