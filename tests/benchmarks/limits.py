@@ -1,4 +1,4 @@
-"""How fast one core of this machine is at what every stage must do at the least: `python -m tests.benchmarks.limits FOLDER`.
+"""How fast one core is at what every stage must do at the least: `python -m tests.benchmarks.limits FOLDER`.
 
 Prints one JSON object: bytes a second, of what is read.
 """
