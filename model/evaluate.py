@@ -82,15 +82,14 @@ def evaluate(store: Store, run: RunRecord, dataset: DatasetManifest, settings: E
 
 
 def _find(checkpoints: "Checkpoints", step: int | None, run: RunRecord) -> "CheckpointRecord":
-    complete = checkpoints.complete()
-    chosen = [record for record in complete if step in (None, record.step)]
-    if not chosen:
+    record = checkpoints.latest(step)
+    if record is None or step not in (None, record.step):
         raise BadInput(
             f"{run.folder} has no whole checkpoint {'' if step is None else f'of step {step}'}".rstrip(),
-            f"an evaluation needs a checkpoint; there are those of steps {[record.step for record in complete]}",
+            f"an evaluation needs one; there are those of steps {[each.step for each in checkpoints.complete()]}",
             "Train the run first, or name a step that is there",
         )
-    return chosen[-1]
+    return record
 
 
 def _same_evaluation(store: Store, path: str, run: RunRecord, settings: EvaluationSettings) -> EvaluationRecord | None:

@@ -29,7 +29,7 @@ from model.parallel import parallel
 from model.rank import STOPPED, quiet_libraries
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
 from tests.model.digests import digest_of
-from tests.model.small_runs import real_documents, small_training, write_dataset
+from tests.model.small_runs import launch, layout, real_documents, small_training, write_dataset
 
 STEPS = 84
 WATCH = {"window": 16, "spike_after": 12, "spike_least": 0.7}
@@ -207,6 +207,18 @@ def test_rollback_goes_back_and_leaves_out_what_came_since(poisoned, reported) -
     assert poisoned.train(run) == 0
     assert poisoned.events(run) == [event]
     assert poisoned.result(run) == whole
+
+
+def test_ranks_decide_alike_while_weights_are_gathered_late(poisoned, reported) -> None:
+    alone, shared = (poisoned.prepare_at(60, name, reported, spike="rollback") for name in ("alone", "shared"))
+    assert poisoned.train(alone) == 0
+    changes = {"parallel": layout(data=2, overlap=True, bucket_size=5000), "micro_batch_size": 1}
+    run = prepare_run(poisoned.store, poisoned.dataset, "shared", shared.training.model_copy(update=changes))
+    assert run.folder == shared.folder
+    launch(poisoned.store, run)
+    found = poisoned.events(run)[-1]
+    assert (found.step, found.back_to, found.skips) == (poisoned.step, 60, ((120, poisoned.place + 2),))
+    assert poisoned.result(run)[1] == pytest.approx(poisoned.result(alone)[1], abs=1e-4)
 
 
 def spoil(poisoned: Poisoned, run: RunRecord, step: int, rows: slice) -> None:
