@@ -35,10 +35,9 @@ def build_optimizer(chunks: list[Any], training: TrainingSettings) -> Any:
     config, muon = _config(training), training.optimizer.kind == "muon"
     optimizer: Any = _muon_and_adamw(chunks, config, training) if muon else get_megatron_optimizer(config, chunks)
     chunks[0].config.grad_scale_func = optimizer.scale_loss
-    if torch.cuda.is_available():
-        for each in optimizer.chained_optimizers:
-            for group in each.param_groups if isinstance(each.optimizer, torch.optim.AdamW) else ():
-                group["fused"], group["foreach"] = True, False
+    for each in optimizer.chained_optimizers:
+        for group in each.param_groups if isinstance(each.optimizer, torch.optim.AdamW) else ():
+            group["fused"], group["foreach"] = True, False
     return optimizer
 
 
