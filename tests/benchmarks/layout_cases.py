@@ -54,6 +54,7 @@ CASES = [
     case("data 2, overlap", data=2, overlap=True, bucket_size=20_000),
     case("tensor 2", tensor=2),
     case("tensor 2, sequence", tensor=2, sequence_parallel=True),
+    case("tensor 2, sequence, exchange", tensor=2, sequence_parallel=True, tensor_overlap=True),
     case("pipeline 2", pipeline=2),
     case("pipeline 2 x 2 interleaved", pipeline=2, virtual_pipeline=2),
     case("context 2", context=2),
