@@ -73,7 +73,7 @@ def training_settings(case: Case, order: Order) -> TrainingSettings:
         "sequence_length": 64,
     }
     values: dict[str, Any] = {
-        "optimizer": OptimizerSettings(learning_rate=3e-3, warmup_steps=4).model_dump(exclude_unset=True),
+        "optimizer": OptimizerSettings(learning_rate=1e-3, warmup_steps=4).model_dump(exclude_unset=True),
         "duration": Duration(steps=max(order.steps, 10)).model_dump(exclude_unset=True),
         "global_batch_size": 8,
         "micro_batch_size": 2,
