@@ -60,16 +60,17 @@ def demo() -> TrainingSettings:
 
 def variants() -> list[tuple[str, tuple[str, ...], int]]:
     """(name, arguments of the worker, processes)."""
-    found: list[tuple[str, tuple[str, ...], int]] = []
-    for micro in (2, 4, 8):
-        found.append((f"plain, 1 process, micro-batch {micro}", ("plain", str(micro)), 1))
-        if micro * CORES <= 8:
-            found.append((f"plain, DDP {CORES}, micro-batch {micro}", ("plain", str(micro)), CORES))
-            found.append((f"ours, data {CORES}, micro-batch {micro}", ("ours", str(micro), "1"), CORES))
-        if micro * 2 <= 8:
-            found.append((f"ours, pipeline {CORES}, micro-batch {micro}", ("ours", str(micro), str(CORES)), CORES))
-        found.append((f"ours, 1 process, micro-batch {micro}", ("ours", str(micro), "1"), 1))
-    return found
+    share = demo().global_batch_size // CORES
+    return [
+        ("plain, 1 process", ("plain", str(share * CORES)), 1),
+        (f"plain, DDP {CORES}", ("plain", str(share)), CORES),
+        (f"ours, data {CORES}", ("ours", str(share), "1"), CORES),
+        (f"ours, data {CORES}, overlap", ("ours", str(share), "1", "overlap"), CORES),
+        *(
+            (f"ours, pipeline {CORES}, micro-batch {micro}", ("ours", str(micro), str(CORES)), CORES)
+            for micro in (2, 4)
+        ),
+    ]
 
 
 def measured(arguments: tuple[str, ...], processes: int, steps: int) -> tuple[float, float]:
@@ -87,7 +88,7 @@ def measured(arguments: tuple[str, ...], processes: int, steps: int) -> tuple[fl
     return wall, cpu
 
 
-def worker(folder: str, steps: str, kind: str, micro: str, pipeline: str = "1") -> None:
+def worker(folder: str, steps: str, kind: str, micro: str, pipeline: str = "1", overlap: str = "") -> None:
     """A rank: make steps and write their times."""
     import torch
     import torch.distributed as dist
@@ -107,12 +108,20 @@ def worker(folder: str, steps: str, kind: str, micro: str, pipeline: str = "1") 
                 wall.append(time.perf_counter() - started[0])
                 cpu.append(time.process_time() - started[1])
 
-    (_plain if kind == "plain" else _ours)(demo(), int(micro), int(pipeline), processes, measure)
+    if kind == "plain":
+        _plain(demo(), int(micro), processes, measure)
+    else:
+        _ours(demo(), int(micro), int(pipeline), bool(overlap), processes, measure)
     (Path(folder) / f"{rank}.json").write_text(json.dumps({"wall": wall, "cpu": cpu}))
 
 
 def _ours(
-    training: TrainingSettings, micro: int, pipeline: int, processes: int, measure: Callable[[Step], None]
+    training: TrainingSettings,
+    micro: int,
+    pipeline: int,
+    overlap: bool,
+    processes: int,
+    measure: Callable[[Step], None],
 ) -> None:
     import torch
 
@@ -124,7 +133,7 @@ def _ours(
     from model.parallel import parallel
     from model.timing import Clock
 
-    layout = ParallelSettings(processes=processes, pipeline=pipeline)
+    layout = ParallelSettings(processes=processes, pipeline=pipeline, overlap=overlap)
     training = training.model_copy(update={"parallel": layout, "micro_batch_size": micro})
     length, count = training.model.sequence_length, training.global_batch_size // layout.data // micro
     with parallel(layout, 1) as place:
@@ -147,7 +156,7 @@ def _ours(
         measure(step)
 
 
-def _plain(training: TrainingSettings, micro: int, _: int, processes: int, measure: Callable[[Step], None]) -> None:
+def _plain(training: TrainingSettings, micro: int, processes: int, measure: Callable[[Step], None]) -> None:
     import torch
     import torch.distributed as dist
     from torch.nn.functional import cross_entropy
