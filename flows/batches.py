@@ -21,7 +21,7 @@ from infra.store import Store
 from model.data.order import TrainingOrder
 from model.data.skips import place_of
 from model.data.sources import open_order
-from model.events import current_skips, read_events
+from model.recovery.events import current_skips, read_events
 from model.run import RunRecord, open_run_folder, read_metrics, training_datasets
 from tasks.ledger import LEDGER
 from tasks.pipeline import manifest_path

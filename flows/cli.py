@@ -310,7 +310,7 @@ def batch(run: str, step: int, root: str, as_json: bool) -> None:
 def export(run: str, step: int | None, out: Path | None, dtype: Any, root: str, as_json: bool) -> None:
     """Write a checkpoint of RUN as transformers and all that reads its form want it, tokenizer included."""
     from flows.interchange import export_run
-    from model.export import ExportSettings
+    from model.interchange.export import ExportSettings
 
     _answer(lambda: export_run(Store(root), run, out, ExportSettings(step=step, dtype=dtype)), as_json)
 

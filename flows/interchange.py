@@ -11,8 +11,8 @@ from infra.manifest import DatasetManifest
 from infra.settings import Settings, flatten
 from infra.store import Store
 from infra.vocabulary import load_vocabulary
-from model.export import ExportSettings, export_checkpoint
-from model.imported import ImportedModel, import_model
+from model.interchange.export import ExportSettings, export_checkpoint
+from model.interchange.imported import ImportedModel, import_model
 from model.run import open_run_folder, step_name
 
 _CHECKED_DOCUMENTS = 1000
@@ -72,7 +72,8 @@ def _value(value: object) -> str:
 def export_run(store: Store, run: str, out: Path | None = None, settings: ExportSettings | None = None) -> Export:
     """Write a run's checkpoint for transformers, by default into `exports/` under the root.
 
-    `run` is a run's name, or its folder if the name has several. Raises what `model.export` and `check_ids` raise.
+    `run` is a run's name, or its folder if the name has several. Raises what
+    `model.interchange.export` and `check_ids` raise.
     """
     settings = settings or ExportSettings()
     folder = find_run(store, run)

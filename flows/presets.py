@@ -13,7 +13,7 @@ from model.config import (
     ParallelSettings,
     TrainingSettings,
 )
-from model.safety import CheckpointSettings
+from model.settings.safety import CheckpointSettings
 from tasks.config import CorpusSettings
 from tasks.filters import FilterSettings
 from tasks.quality.c4 import C4Settings

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from infra.errors import BadInput
 from infra.settings import Settings
 from model.config import TrainingSettings, validate_layout
-from model.devices import peak_flops
-from model.fitting import nearest
-from model.flops import body_parameters, flops_per_token, parameters
-from model.layout import ParallelSettings
-from model.memory import GIB, Memory, device_memory, estimate_memory, usable
+from model.estimates.devices import peak_flops
+from model.estimates.fitting import nearest
+from model.estimates.flops import body_parameters, flops_per_token, parameters
+from model.estimates.memory import GIB, Memory, device_memory, estimate_memory, usable
+from model.settings.layout import ParallelSettings
 
 DEVICE = "H200"
 MFU = 0.5

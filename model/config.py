@@ -9,12 +9,12 @@ from pydantic import Field
 
 from infra.errors import BadInput
 from infra.settings import Settings, operational
-from model.architecture import ModelSettings, check_model
 from model.data.settings import DataSettings
-from model.duration import BatchRamp, BatchSizes, Duration, check_batches
-from model.flops import body_parameters
-from model.layout import ParallelSettings, check_parallel
-from model.safety import CheckpointSettings, HealthSettings
+from model.estimates.flops import body_parameters
+from model.settings.architecture import ModelSettings, check_model
+from model.settings.duration import BatchRamp, BatchSizes, Duration, check_batches
+from model.settings.layout import ParallelSettings, check_parallel
+from model.settings.safety import CheckpointSettings, HealthSettings
 
 
 class OptimizerSettings(Settings):

@@ -31,9 +31,9 @@ from model.run import (
 )
 
 if TYPE_CHECKING:
-    from model.checkpoint import CheckpointRecord, Checkpoints
     from model.heldout import HeldOut
     from model.parallel import Place
+    from model.recovery.checkpoint import CheckpointRecord, Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,8 @@ def _read_settings(path: Path) -> EvaluationSettings:
 
 def evaluate(store: Store, run: RunRecord, dataset: DatasetManifest, settings: EvaluationSettings) -> EvaluationRecord:
     """Measure, and write and track the record; every rank calls this and gets it."""
-    from model.checkpoint import Checkpoints
     from model.parallel import parallel
+    from model.recovery.checkpoint import Checkpoints
 
     # Sequence parallelism and overlap help training only, and a single position cannot be shared out.
     layout = settings.parallel.model_copy(update={"sequence_parallel": False, "overlap": False})
@@ -114,9 +114,9 @@ def _measure(
     checkpoints: "Checkpoints",
     checkpoint: "CheckpointRecord",
 ) -> EvaluationRecord:
-    from model.build import build_model
+    from model.architectures.build import build_model
+    from model.data.objectives import Objective
     from model.heldout import model_nats
-    from model.objectives import Objective
 
     started = time.monotonic()
     held_out, unigram = _open_data(store, dataset, settings, place)

@@ -15,10 +15,10 @@ import torch
 
 from model.data.batches import Rows, ask, empty_rows, fill_row, own_samples, to_batches
 from model.data.documents import Documents, Integers
+from model.data.objectives import Objective
 from model.data.packing import CutEpoch
-from model.forward import run_micro_batches
-from model.objectives import Objective
 from model.parallel import Place
+from model.updates.forward import run_micro_batches
 
 _MICRO_BATCHES_AT_ONCE = 64
 

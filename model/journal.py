@@ -13,8 +13,8 @@ from typing import IO
 
 from infra.store import Store
 from infra.tracking import MetricWriter, log_file
+from model.estimates.speed import SpeedOf, SpeedSummary, progress_line
 from model.run import RunRecord, load_launch, read_metrics, truncate_metrics
-from model.speed import SpeedOf, SpeedSummary, progress_line
 from model.timing import KINDS
 
 logger = logging.getLogger(__name__)

@@ -5,25 +5,25 @@ import time
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.build import build_model
-from model.checkpoint import Checkpoints
+from model.architectures.build import build_model
+from model.architectures.weights import count_parameters
 from model.data.loader import training_loader
 from model.data.shards import verify_shards
 from model.data.sources import open_order
-from model.distribution import distribute
-from model.events import read_events
-from model.health import Health, Stragglers, Unhealthy
+from model.estimates.speed import summary_lines
+from model.interchange.start import load_start
 from model.journal import Journal
-from model.optimizer import build_optimizer, build_schedule, has_whole_optimizer
 from model.parallel import Place, parallel
 from model.rank import STOPPED, StopRequest
-from model.recovery import record_straggler, report, respond
+from model.recovery.checkpoint import Checkpoints
+from model.recovery.events import read_events
+from model.recovery.health import Health, Stragglers, Unhealthy
+from model.recovery.response import record_straggler, report, respond
 from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
-from model.speed import summary_lines
-from model.start import load_start
-from model.step import Training, make_step
 from model.timing import Profiler, device_name, used_memory
-from model.weights import count_parameters
+from model.updates.distribution import distribute
+from model.updates.optimizer import build_optimizer, build_schedule, has_whole_optimizer
+from model.updates.step import Training, make_step
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from megatron.core import parallel_state, tensor_parallel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infra.errors import BadInput
-from model.layout import ParallelSettings
 from model.run import Layout
+from model.settings.layout import ParallelSettings
 
 
 @dataclass(frozen=True)

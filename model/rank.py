@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 from infra.launch import reporting_failures
-from model import megatron_cpu, megatron_gpu
+from model.gpu import speed_up
+from model.megatron import on_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,6 @@ def rank_process() -> Iterator[None]:
         logging.getLogger(ours).setLevel(logging.INFO)
     quiet_libraries()
     with reporting_failures():
-        megatron_cpu.install()
-        megatron_gpu.install()
+        on_cpu.install()
+        speed_up.install()
         yield

@@ -4,7 +4,7 @@
         run.json                     what is trained, on what; the folder's name holds its fingerprint
         launch.json                  where the latest launch is tracked; changes from launch to launch
         metrics.jsonl                one line for each step
-        checkpoints/step-00000100/   see model.checkpoint
+        checkpoints/step-00000100/   see model.recovery.checkpoint
         training.json                written last: training is complete
         evaluations/step-00000100.json
 
@@ -25,9 +25,9 @@ from infra.store import Store
 from infra.tracking import TrackedRun
 from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import BlendedDataset, blend_tokens, blended
-from model.fitting import require_fitting
-from model.imported import check_start, load_imported
-from model.speed import SpeedSummary
+from model.estimates.fitting import require_fitting
+from model.estimates.speed import SpeedSummary
+from model.interchange.imported import check_start, load_imported
 
 logger = logging.getLogger(__name__)
 

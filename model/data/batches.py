@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from model.data.documents import Documents
+from model.data.objectives import Objective
 from model.data.packing import Pieces
-from model.objectives import Objective
 
 Int32s = npt.NDArray[np.int32]
 

@@ -11,9 +11,9 @@ import torch
 from infra.manifest import TokenizerRecord
 from model.config import TrainingSettings
 from model.data.batches import Batch, Rows, ask, empty_rows, fill_row, own_samples, to_batches
+from model.data.objectives import Objective
 from model.data.order import TrainingOrder
 from model.data.skips import Skips, place_of
-from model.objectives import Objective
 
 if TYPE_CHECKING:
     from model.parallel import Place

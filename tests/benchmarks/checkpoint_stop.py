@@ -18,7 +18,7 @@ import torch
 from infra.store import Store
 from model.config import Duration, ModelSettings, ParallelSettings, TrainingSettings
 from model.run import RunRecord
-from model.safety import CheckpointSettings
+from model.settings.safety import CheckpointSettings
 
 
 def settings_of(options: argparse.Namespace, *, asynchronous: bool) -> TrainingSettings:
@@ -44,13 +44,13 @@ def settings_of(options: argparse.Namespace, *, asynchronous: bool) -> TrainingS
 
 
 def measure(options: argparse.Namespace, folder: str, *, asynchronous: bool) -> dict[str, float]:
-    from model.build import build_model
-    from model.checkpoint import Checkpoints
-    from model.distribution import distribute
-    from model.gradients import compute_gradients
-    from model.optimizer import build_optimizer, clip_gradients
+    from model.architectures.build import build_model
     from model.parallel import parallel
+    from model.recovery.checkpoint import Checkpoints
     from model.timing import Clock
+    from model.updates.distribution import distribute
+    from model.updates.gradients import compute_gradients
+    from model.updates.optimizer import build_optimizer, clip_gradients
 
     settings = settings_of(options, asynchronous=asynchronous)
     run = RunRecord(

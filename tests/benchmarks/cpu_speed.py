@@ -22,7 +22,7 @@ from typing import Any
 from flows.presets import preset
 from infra.launch import JobSpec, LocalLauncher
 from model.config import TrainingSettings
-from model.layout import ParallelSettings
+from model.settings.layout import ParallelSettings
 
 CORES = len(os.sched_getaffinity(0))
 VOCABULARY = 2048
@@ -125,13 +125,13 @@ def _ours(
 ) -> None:
     import torch
 
-    from model.build import build_model
+    from model.architectures.build import build_model
     from model.data.batches import Batch
-    from model.distribution import distribute
-    from model.gradients import compute_gradients
-    from model.optimizer import build_optimizer, build_schedule, clip_gradients
     from model.parallel import parallel
     from model.timing import Clock
+    from model.updates.distribution import distribute
+    from model.updates.gradients import compute_gradients
+    from model.updates.optimizer import build_optimizer, build_schedule, clip_gradients
 
     layout = ParallelSettings(processes=processes, pipeline=pipeline, overlap=overlap)
     training = training.model_copy(update={"parallel": layout, "micro_batch_size": micro})

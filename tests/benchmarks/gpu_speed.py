@@ -3,7 +3,7 @@
 Every row of ROWS that this machine has GPUs for is measured in ranks of its own, through the code that training runs:
 forward and backward passes, clipping, optimizer. Tokens are random and lie on the device; with `--text` the loader of a
 run's folder delivers real ones afterwards, and a second row tells what it costs. A step's time is the median after
-warm-up, on the slowest rank. FLOP are those of model.flops; MFU is against the device's dense bf16 peak.
+warm-up, on the slowest rank. FLOP are those of model.estimates.flops; MFU is against the device's dense bf16 peak.
 """
 
 import argparse
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from infra.launch import JobSpec, LocalLauncher
-from model import megatron_cpu, megatron_gpu
 from model.config import Duration, TrainingSettings
-from model.devices import peak_flops
-from model.flops import flops_per_token
+from model.estimates.devices import peak_flops
+from model.estimates.flops import flops_per_token
+from model.gpu import speed_up
+from model.megatron import on_cpu
 
 HEADER = "| job | layout | micro-batches | tokens/s/GPU | TFLOP/s/GPU | MFU | GiB | step, s | loss |"
 
@@ -89,8 +90,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _measure_as_rank(arguments: argparse.Namespace) -> None:
-    megatron_cpu.install()
-    megatron_gpu.install()
+    on_cpu.install()
+    speed_up.install()
     from model.parallel import parallel
 
     row = ROWS[arguments.names[0]]
@@ -125,10 +126,10 @@ class _Measurement:
     """One rank's part in measuring a row."""
 
     def __init__(self, arguments: argparse.Namespace, row: Row, training: TrainingSettings, place: Any) -> None:
-        from model.build import build_model
-        from model.distribution import distribute
-        from model.optimizer import build_optimizer
+        from model.architectures.build import build_model
         from model.timing import Clock
+        from model.updates.distribution import distribute
+        from model.updates.optimizer import build_optimizer
 
         self._arguments, self._row, self._training, self._place = arguments, row, training, place
         vocabulary = 512 if arguments.tiny else row.vocabulary
@@ -189,8 +190,8 @@ class _Measurement:
     def _step(self, batches: Any) -> float:
         import torch
 
-        from model.gradients import compute_gradients
-        from model.optimizer import clip_gradients
+        from model.updates.gradients import compute_gradients
+        from model.updates.optimizer import clip_gradients
 
         found = compute_gradients(self._chunks, self._optimizer, batches, self._place, self._clock)
         clip_gradients(self._optimizer, found.norm)

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from infra.settings import Settings
-from model.layout import ParallelSettings
+from model.settings.layout import ParallelSettings
 
 
 class Case(Settings):

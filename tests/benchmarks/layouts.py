@@ -24,11 +24,11 @@ import numpy as np
 from infra.launch import JobSpec, LocalLauncher
 from infra.settings import Settings
 from infra.store import Store
-from model.architecture import ModelSettings
 from model.config import Duration, OptimizerSettings, TrainingSettings
-from model.layout import ParallelSettings
-from model.objectives import Objective
+from model.data.objectives import Objective
 from model.run import RunRecord
+from model.settings.architecture import ModelSettings
+from model.settings.layout import ParallelSettings
 from tests.benchmarks.layout_cases import CASES, Case
 
 VOCABULARY = 256
@@ -242,7 +242,7 @@ def _file_name(name: str) -> str:
 
 
 def _saving(run: RunRecord, folder: Path, place: Any, middle: int) -> Callable[[int, Any, Any], None]:
-    from model.checkpoint import Checkpoints
+    from model.recovery.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(Store(str(folder)), run, place)
 
@@ -256,7 +256,7 @@ def _saving(run: RunRecord, folder: Path, place: Any, middle: int) -> Callable[[
 
 
 def _loading(run: RunRecord, folder: Path, place: Any) -> Callable[[int, Any, Any], None]:
-    from model.checkpoint import Checkpoints
+    from model.recovery.checkpoint import Checkpoints
 
     checkpoints = Checkpoints(Store(str(folder)), run, place)
     loaded: list[int] = []
@@ -283,10 +283,10 @@ def _train(
     """Yields each step's number, loss and gradient norm, and at last the loss of text that was not trained on."""
     import torch
 
-    from model.build import build_model
-    from model.distribution import distribute
-    from model.forward import run_micro_batches
-    from model.optimizer import build_optimizer, build_schedule
+    from model.architectures.build import build_model
+    from model.updates.distribution import distribute
+    from model.updates.forward import run_micro_batches
+    from model.updates.optimizer import build_optimizer, build_schedule
 
     chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
     optimizer = build_optimizer(chunks, settings)

@@ -8,17 +8,17 @@ from infra.cluster import Cluster
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.architecture import ModelSettings
 from model.config import Duration, TrainingSettings
 from model.data.documents import Documents
 from model.data.loader import Loader
 from model.data.settings import DataSettings, Source
 from model.data.skips import skip
 from model.data.sources import open_order
-from model.duration import BatchRamp
-from model.events import Event, append_event
-from model.layout import ParallelSettings
+from model.recovery.events import Event, append_event
 from model.run import RunRecord, prepare_run, training_datasets
+from model.settings.architecture import ModelSettings
+from model.settings.duration import BatchRamp
+from model.settings.layout import ParallelSettings
 from tasks.stage import StageRunner
 from tests.tasks.small_corpus import Small, build_small
 

@@ -70,6 +70,7 @@ def test_the_report_accounts_for_every_page(report: Report):
 
 def test_training_helped(report: Report):
     assert report.loss.last < report.loss.first
+    assert report.bits_per_byte is not None
     assert report.bits_per_byte.trained < report.bits_per_byte.untrained
     assert report.samples[0].prompt == "The module "
 
@@ -130,6 +131,7 @@ def test_evaluate_and_show_find_the_run(root: Path, report: Report, clean_enviro
     evaluated = gristmill("evaluate", *shared, environment=clean_environment)
     assert evaluated.returncode == 0, evaluated.stderr[-2000:]
     bits = json.loads(evaluated.stdout)["record"]["bits_per_byte"]
+    assert report.bits_per_byte is not None
     assert bits == pytest.approx(report.bits_per_byte.model_dump())
     shown = json.loads(gristmill("show", *shared, environment=clean_environment).stdout)
     assert shown["datasets"][0]["fingerprint"] == report.dataset.fingerprint

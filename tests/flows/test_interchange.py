@@ -7,9 +7,9 @@ import pytest
 from flows.interchange import Import, export_run, find_run, import_folder
 from infra.errors import BadInput
 from infra.store import Store
-from model.architecture import ModelSettings, RopeScaling
-from model.imported import ImportedModel, check_start
+from model.interchange.imported import ImportedModel, check_start
 from model.run import prepare_run
+from model.settings.architecture import ModelSettings, RopeScaling
 from tests.model.small_runs import launch, real_documents, small_training, write_dataset
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from flows.training_plan import plan_seventy_billion, plan_training, render_training
 from model.config import TrainingSettings
-from model.memory import GIB
+from model.estimates.memory import GIB
 
 
 def eight_billion(**parallel: float) -> TrainingSettings:

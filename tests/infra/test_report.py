@@ -192,6 +192,7 @@ def test_steps_that_are_not_finite_are_left_out_of_the_drawing(report: Report) -
     [(1.0, "learned to use context"), (2.5, "needs to train longer"), (4.0, "did not help")],
 )
 def test_the_verdict_is_honest(report: Report, trained: float, said: str) -> None:
+    assert report.bits_per_byte is not None
     bits = report.bits_per_byte.model_copy(update={"trained": trained})
     assert said in bits.verdict
 

@@ -9,13 +9,13 @@ import pytest
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model import megatron_cpu
+from model.megatron import on_cpu
 from tests.model.small_runs import real_documents, write_dataset
 
 with warnings.catch_warnings():
     # Megatron-Core warns of optional libraries while it is imported; tests hold every later warning for an error.
     warnings.simplefilter("ignore")
-    megatron_cpu.install()
+    on_cpu.install()
     for name in ("model.loop", "model.generate", "model.heldout"):
         import_module(name)
     from model.config import ParallelSettings

@@ -7,12 +7,12 @@ from model.run import open_run_folder
 
 
 def main(run_folder: str, imported: str) -> None:
-    from model.build import build_model
-    from model.checkpoint import Checkpoints
-    from model.distribution import distribute
-    from model.optimizer import build_optimizer
+    from model.architectures.build import build_model
+    from model.interchange.start import load_start
     from model.parallel import parallel
-    from model.start import load_start
+    from model.recovery.checkpoint import Checkpoints
+    from model.updates.distribution import distribute
+    from model.updates.optimizer import build_optimizer
 
     store, run, _ = open_run_folder(Path(run_folder))
     training = run.training

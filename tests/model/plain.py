@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import gelu, layer_norm, linear, relu, rms_norm, silu
 
-from model.architecture import ModelSettings, lengths
+from model.settings.architecture import ModelSettings, lengths
 
 Weights = Mapping[str, torch.Tensor]
 

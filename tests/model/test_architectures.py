@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInput
-from model.architecture import ModelSettings
 from model.config import EvaluationSettings, validate_evaluation
 from model.evaluate import evaluate
 from model.loop import train
 from model.run import prepare_run, read_metrics
+from model.settings.architecture import ModelSettings
 from tests.benchmarks.layout_cases import Case, case
 from tests.benchmarks.layouts import TOLERANCE, Order, differences, measure
 from tests.model.small_runs import small_training

@@ -10,7 +10,7 @@ from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
-from model.build import build_model
+from model.architectures.build import build_model
 from model.config import EvaluationSettings
 from model.run import EvaluationRecord, LaunchRecord, RunRecord, evaluation_path, prepare_run, read_metrics
 from tests.model.small_runs import launch, layout, small_training

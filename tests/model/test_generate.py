@@ -8,7 +8,7 @@ import torch
 from infra.manifest import TokenizerRecord
 from infra.store import Store
 from infra.vocabulary import load_vocabulary
-from model.build import build_model
+from model.architectures.build import build_model
 from model.config import EvaluationSettings
 from model.generate import continue_prompts
 from model.parallel import Place

@@ -8,7 +8,7 @@ import torch
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.build import build_model
+from model.architectures.build import build_model
 from model.config import TrainingSettings
 from model.data.batches import Batch, empty_rows, fill_row, to_batches
 from model.data.loader import Loader

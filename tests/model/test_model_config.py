@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.errors import BadInput
-from model.architecture import padded_vocabulary
 from model.config import Duration, EvaluationSettings, validate_evaluation, validate_layout
+from model.settings.architecture import padded_vocabulary
 from tests.model.small_runs import layout, small_training
 
 

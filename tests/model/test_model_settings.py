@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
-from model.architecture import ModelSettings, check_model, embedding_rows, gaps, lengths
 from model.config import TrainingSettings, validate_layout
-from model.flops import parameters
-from model.layout import ParallelSettings, check_parallel
-from model.sizes import SIZES
+from model.estimates.flops import parameters
+from model.settings.architecture import ModelSettings, check_model, embedding_rows, gaps, lengths
+from model.settings.layout import ParallelSettings, check_parallel
+from model.settings.sizes import SIZES
 
 T5 = {"architecture": "t5", "num_query_groups": 8}
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 
-from model.architecture import ModelSettings, check_model, lengths
-from model.build import build_model
+from model.architectures.build import build_model
+from model.architectures.weights import count_parameters
 from model.config import TrainingSettings
-from model.layout import ParallelSettings
 from model.parallel import Place
-from model.weights import count_parameters
+from model.settings.architecture import ModelSettings, check_model, lengths
+from model.settings.layout import ParallelSettings
 from tests.model.plain import Plain
 
 SMALL = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "num_query_groups": 2, "ffn_hidden_size": 48}

@@ -12,13 +12,13 @@ import pytest
 from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.events import read_events
 from model.loop import train as train_here
+from model.recovery.events import read_events
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
 from tests.model.digests import digest_of
 from tests.model.small_runs import largest_difference, launch, layout, small_training
 
-# Several buckets, some of them padded: what Megatron-Core's optimizer checkpoints need model.megatron_fixes for.
+# Several buckets, some of them padded: what Megatron-Core's optimizer checkpoints need model.megatron.fixes for.
 OVERLAPPED = layout(data=2, overlap=True, bucket_size=5000)
 CHECKPOINTS = {"every_steps": 4, "keep": 3, "asynchronous": True}
 

@@ -10,20 +10,20 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from infra.launch import JobSpec, LocalLauncher
-from model.build import build_model
-from model.checkpoint import Checkpoints
+from model.architectures.build import build_model
 from model.config import LossSettings, OptimizerSettings, TrainingSettings
 from model.data.loader import training_loader
 from model.data.sources import open_order
-from model.distribution import distribute
-from model.duration import BatchRamp
-from model.health import Health
-from model.loss import token_losses
-from model.muon import orthogonalised
-from model.optimizer import build_optimizer, build_schedule
 from model.rank import StopRequest
+from model.recovery.checkpoint import Checkpoints
+from model.recovery.health import Health
 from model.run import prepare_run
-from model.step import Training, make_step
+from model.settings.duration import BatchRamp
+from model.updates.distribution import distribute
+from model.updates.loss import token_losses
+from model.updates.muon import orthogonalised
+from model.updates.optimizer import build_optimizer, build_schedule
+from model.updates.step import Training, make_step
 from tests.model.small_runs import layout, small_training
 from tests.model.updates_rank import VOCABULARY, make_updates
 
@@ -94,7 +94,7 @@ def test_layouts_update_alike(variant, two_processes, place) -> None:
 
 
 def test_evaluation_measures_the_cross_entropy_alone(place) -> None:
-    from model.forward import sum_micro_batches
+    from model.updates.forward import sum_micro_batches
     from tests.model.updates_rank import random_batches
 
     sums = []
@@ -180,7 +180,7 @@ def test_only_matrices_decay_and_each_weight_has_one_optimizer(place) -> None:
 
 
 def test_muon_updates_a_matrix_as_torch_does(place) -> None:
-    from model.muon import Muon
+    from model.updates.muon import Muon
 
     random = torch.Generator().manual_seed(3)
     start, gradients = torch.randn(12, 20, generator=random), torch.randn(3, 12, 20, generator=random)

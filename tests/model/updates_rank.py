@@ -15,11 +15,11 @@ VOCABULARY = 300
 
 def make_updates(settings: TrainingSettings, place: Any, steps: int = 4) -> tuple[list[list[float]], list[Any]]:
     """Numbers of each step on random tokens, which are the same for every layout, and the model's chunks."""
-    from model.build import build_model
-    from model.distribution import distribute
-    from model.gradients import compute_gradients
-    from model.optimizer import build_optimizer, build_schedule, clip_gradients, has_whole_optimizer
+    from model.architectures.build import build_model
     from model.timing import Clock
+    from model.updates.distribution import distribute
+    from model.updates.gradients import compute_gradients
+    from model.updates.optimizer import build_optimizer, build_schedule, clip_gradients, has_whole_optimizer
 
     built = build_model(settings, settings.parallel, place, VOCABULARY)
     chunks = distribute(built, settings.parallel, whole_optimizer=has_whole_optimizer(settings.optimizer))
