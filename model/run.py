@@ -31,7 +31,7 @@ from model.interchange.imported import check_start, load_imported
 
 logger = logging.getLogger(__name__)
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 """Raised when the same settings would train to other weights."""
 
 

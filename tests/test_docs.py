@@ -25,7 +25,7 @@ def test_commands_of_the_readme_mean_something(line: str):
     command = main.commands[name]
     given = command.make_context(name, arguments).params
     if isinstance(command, SettingsCommand):
-        for own in ("as_json", "sample_shards", "sample_records"):
+        for own in ("as_json", "sample_shards", "sample_records", "training", "seventy_billion"):
             given.pop(own, None)
         assert gather(name, **given)
 
