@@ -1,6 +1,7 @@
 """The loader: what it gives out, its thread, blends of datasets, and documents that do not see one another."""
 
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,11 +49,14 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-def threads() -> list[threading.Thread]:
-    return [each for each in threading.enumerate() if each.name == "samples"]
+@pytest.fixture
+def threads() -> Callable[[], list[threading.Thread]]:
+    """Threads that read samples, without those that were there before the test."""
+    before = set(threading.enumerate())
+    return lambda: [each for each in threading.enumerate() if each.name == "samples" and each not in before]
 
 
-def test_reading_ahead_gives_out_the_same(order) -> None:
+def test_reading_ahead_gives_out_the_same(order, threads) -> None:
     direct = Loader(order, settings(prefetch=0), END, device=CPU)
     skips = skip((), 20, 40)
     with Loader(order, settings(prefetch=2), END, device=CPU) as ahead:
@@ -77,7 +81,7 @@ def test_replicas_share_the_samples_of_one_process(order) -> None:
             assert sorted(expected) == sorted(taken)
 
 
-def test_an_error_of_the_thread_reaches_the_loop_each_time(order) -> None:
+def test_an_error_of_the_thread_reaches_the_loop_each_time(order, threads) -> None:
     loader = Loader(order, settings(), 1 << 80, device=CPU)  # no integer of NumPy
     for _ in range(2):
         with pytest.raises(OverflowError):
