@@ -108,5 +108,6 @@ def test_cached_generation_is_that_of_whole_sequences(place) -> None:
 def test_loss_that_is_no_number_stops_the_run(store, dataset) -> None:
     optimizer = small_training().optimizer.model_copy(update={"learning_rate": 1e30, "warmup_steps": 0})
     run = prepare_run(store, dataset, "diverging", small_training(optimizer=optimizer))
-    with pytest.raises(RunFailed, match=r"(loss|gradient norm) not finite \((nan|inf)\) at step \d.*Lower optimizer\.learning_rate"):
+    said = r"(loss|gradient norm) not finite \((nan|inf)\) at step \d.*Lower optimizer\.learning_rate"
+    with pytest.raises(RunFailed, match=said):
         launch(store, run)
