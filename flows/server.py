@@ -33,7 +33,7 @@ def ensure_prefect_server(home: Path) -> None:
     if has_own_server():
         return
     home.mkdir(parents=True, exist_ok=True)
-    port = _port()
+    port, reservation = _port()
     address = {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
@@ -48,7 +48,7 @@ def ensure_prefect_server(home: Path) -> None:
             stderr=log,
             start_new_session=True,
         )
-    atexit.register(_stop, process)
+    atexit.register(_stop, process, reservation)
     os.environ.update(address)
     _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
     logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
@@ -77,16 +77,24 @@ def look_further(store: Store) -> dict[str, str]:
     }
 
 
-def _port() -> int:
-    """Prefect's usual port, so that links stay good when its server is started later; any other if it is taken."""
+def _port() -> tuple[int, socket.socket]:
+    """Prefect's usual port, so that links stay good when its server is started later; any other if it is taken.
+
+    The server binds its port seconds later. Until it ends, a name that only one process can hold keeps other commands
+    of ours away from the port, which would else take the first server that answers there for their own.
+    """
     for wanted in (4200, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reservation = socket.socket(socket.AF_UNIX)
             try:
                 probe.bind(("127.0.0.1", wanted))
+                port = int(probe.getsockname()[1])
+                reservation.bind(f"\0gristmill-prefect-{port}")
             except OSError:
+                reservation.close()
                 continue
-            return int(probe.getsockname()[1])
+            return port, reservation
     raise RunFailed("no free port on 127.0.0.1", "Prefect's server needs one", "Stop a program that holds many")
 
 
@@ -105,10 +113,11 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     )
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], reservation: socket.socket) -> None:
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    reservation.close()

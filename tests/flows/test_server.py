@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.server import ensure_prefect_server, has_own_server
+from flows.server import _port, ensure_prefect_server, has_own_server
 from tests.flows.conftest import REPOSITORY
 
 HOLD = """
@@ -65,3 +65,10 @@ def test_the_active_profile_counts(newcomer: Path):
     assert has_own_server()
     profiles.write_text('active = "local"\n[profiles.local]\n[profiles.team]\nPREFECT_API_URL = "http://p.test/api"\n')
     assert not has_own_server()
+
+
+def test_two_commands_that_start_together_do_not_choose_one_port() -> None:
+    (one, first), (other, second) = _port(), _port()
+    assert one != other
+    first.close()
+    second.close()
