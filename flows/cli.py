@@ -291,13 +291,14 @@ def _answer(find: Callable[[], Any], as_json: bool) -> None:
 @click.command("batch")
 @click.argument("run")
 @click.option("--step", type=click.IntRange(1), required=True, help="The step whose batch is wanted.")
+@click.option("--rank", type=click.IntRange(0), help="Only what this data-parallel replica took.")
 @_ROOT
 @_JSON
-def batch(run: str, step: int, root: str, as_json: bool) -> None:
+def batch(run: str, step: int, rank: int | None, root: str, as_json: bool) -> None:
     """Name the documents of a past step of RUN: addresses, files and places of each."""
     from flows.batches import batch_details
 
-    _answer(lambda: batch_details(Store(root), run, step), as_json)
+    _answer(lambda: batch_details(Store(root), run, step, rank), as_json)
 
 
 @click.command("export")

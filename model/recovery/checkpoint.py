@@ -65,7 +65,8 @@ class CheckpointRecord(Manifest):
 
 def run_inputs(run: RunRecord) -> dict[str, Any]:
     """What has to agree between a checkpoint and the run that loads it."""
-    return {"training": run.training.identity(), "dataset_fingerprint": run.dataset_fingerprint}
+    blend = [each.model_dump(mode="json") for each in run.blend]
+    return {"training": run.training.identity(), "dataset_fingerprint": run.dataset_fingerprint, "blend": blend}
 
 
 class Checkpoints:
