@@ -109,11 +109,6 @@ def _histograms(ledger: pa.Table, signals: Sequence[str], amounts: Mapping[str, 
         yield pa.table([pa.array(columns[each.name], each.type) for each in PROFILE_SCHEMA], schema=PROFILE_SCHEMA)
 
 
-def histogram_bins(values: pa.ChunkedArray) -> pa.Array:
-    """Lower edge of the bin of each value."""
-    return pa.array(SIGNAL_EDGES[_places(values)])
-
-
 def _places(values: pa.ChunkedArray) -> np.ndarray:
     """Number of the bin of each value."""
     numbers = values.cast(pa.float64()).combine_chunks().to_numpy(zero_copy_only=False)

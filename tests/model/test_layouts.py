@@ -34,6 +34,6 @@ def test_layouts_train_alike(names: tuple[str, ...], more: list[Case]) -> None:
     assert [outcome.name for outcome, *_ in found] == [each.name for each in cases]
     for outcome, loss, norm, resumed in found:
         assert loss < TOLERANCE["float32"], outcome.name
-        assert norm < 1e-4, outcome.name
+        assert norm < 1e-5, outcome.name
         assert outcome.resumed is None or resumed < TOLERANCE["float32"], outcome.name
         assert outcome.losses[-2] < outcome.losses[0], outcome.name

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.profile import SIGNAL_EDGES, ProfileSettings, count, histogram_bins, merged
+from tasks.profile import SIGNAL_EDGES, ProfileSettings, _places, count, merged
 from tests.tasks.small_corpus import Small
 
 
@@ -62,7 +62,7 @@ def test_an_empty_ledger_has_an_empty_profile(small: Small) -> None:
     [(-3.0, -np.inf), (0.0, 0.0), (0.009, 0.0), (0.13, 0.13), (0.999, 0.99), (1.0, 1.0), (7.5, 7.0), (1e300, 2.0**40)],
 )
 def test_bins_begin_at_their_edges(value: float, lower: float) -> None:
-    assert histogram_bins(pa.chunked_array([[value]])).to_pylist() == [lower]
+    assert SIGNAL_EDGES[_places(pa.chunked_array([[value]]))].tolist() == [lower]
 
 
 def test_published_thresholds_are_edges() -> None:

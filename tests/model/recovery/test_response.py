@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from model.architectures.build import build_model
 from model.data.sources import open_order
 from model.loop import train
 from model.parallel import parallel
-from model.rank import STOPPED, quiet_libraries
+from model.rank import STOPPED
 from model.recovery.checkpoint import Checkpoints
 from model.recovery.events import Event, read_events
 from model.run import RunRecord, finished_training, prepare_run, read_metrics
@@ -30,6 +29,8 @@ from model.updates.distribution import distribute
 from model.updates.optimizer import build_optimizer
 from tests.model.digests import digest_of
 from tests.model.small_runs import launch, layout, real_documents, small_training, write_dataset
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 STEPS = 84
 WATCH = {"window": 16, "spike_after": 12, "spike_least": 0.7}
@@ -128,17 +129,6 @@ class Poisoned:
 @pytest.fixture(scope="module")
 def poisoned(tmp_path_factory) -> Poisoned:
     return Poisoned(Store(str(tmp_path_factory.mktemp("poisoned"))))
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch) -> None:
-    """This process as the only rank of a job that `train` starts."""
-    quiet_libraries()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": "0", "WORLD_SIZE": "1"}.items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
