@@ -12,6 +12,7 @@ from infra.settings import Settings, operational
 from model.data.settings import DataSettings
 from model.estimates.flops import body_parameters
 from model.settings.architecture import ModelSettings, check_model
+from model.settings.benchmarks import BenchmarkSettings
 from model.settings.duration import BatchRamp, BatchSizes, Duration, check_batches
 from model.settings.layout import ParallelSettings, check_parallel
 from model.settings.safety import CheckpointSettings, HealthSettings
@@ -146,6 +147,10 @@ class EvaluationSettings(Settings):
     """Whether the SHA-256 of every shard that is read is checked before."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Held-out tokens to measure on, cut down to whole documents (at least one); unset takes the whole split."""
+    benchmarks: BenchmarkSettings = BenchmarkSettings()
+    """Tasks of lm-evaluation-harness."""
+    groups: tuple[Literal["source", "language", "host"], ...] = ("source", "language")
+    """By what the held-out split is told apart, besides being measured as a whole."""
     prompts: tuple[str, ...] = ()
     """Texts to continue; needs pipeline = 1."""
     sample_tokens: int = Field(default=64, ge=1)

@@ -27,6 +27,7 @@ from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import BlendedDataset, blend_tokens, blended
 from model.estimates.fitting import require_fitting
 from model.estimates.speed import SpeedSummary
+from model.evaluation.records import GroupLikelihood, TaskResult
 from model.interchange.imported import check_start, load_imported
 
 logger = logging.getLogger(__name__)
@@ -147,6 +148,10 @@ class EvaluationRecord(Manifest):
     perplexity: float
     bits_per_byte: BitsPerByte | None = None
     """Only of a model that predicts the next token: others give a text no likelihood."""
+    groups: tuple[GroupLikelihood, ...] = ()
+    """The held-out split as a whole and in parts, with intervals."""
+    tasks: tuple[TaskResult, ...] = ()
+    """Benchmarks, in the order of their names; groups before their members."""
     samples: tuple[Sample, ...]
     seconds: float
 
