@@ -46,6 +46,8 @@ class Order(Settings):
     """Width of the model."""
     compiled: bool = False
     """Whether layers are compiled, on GPUs."""
+    references: "tuple[Outcome, ...]" = ()
+    """What one process made of each model, to compare with as soon as a case is done."""
 
 
 class Outcome(Settings):
@@ -133,8 +135,14 @@ def main() -> None:
     order = Order(
         cases=tuple(cases), steps=options.steps, dtype=options.dtype, size=options.size, compiled=options.compiled
     )
-    outcomes = measure(order, options.processes, print)
-    print(table(cases, outcomes, options.dtype))
+    print(f"| processes | layout | loss ({options.dtype}, at most {TOLERANCE[options.dtype]:.0e}) |", end="")
+    print(" gradient norm | resumed | seconds |\n|---|---|---|---|---|---|", flush=True)
+    measure(order, options.processes, _show)
+
+
+def _show(line: str) -> None:
+    if "| " in line:
+        print(line[line.index("| ") :], flush=True)
 
 
 def measure(
@@ -151,7 +159,9 @@ def measure(
         due = [each for each in order.cases if each.parallel.processes == count and count in processes]
         due = [*references, *due] if count == 1 else due
         if due:
-            outcomes += _job(order.model_copy(update={"cases": tuple(due)}), count, on_line)
+            known = tuple(each for each in outcomes if each.name.startswith("reference"))
+            job = order.model_copy(update={"cases": tuple(due), "references": known})
+            outcomes += _job(job, count, on_line)
     return outcomes
 
 
@@ -201,7 +211,9 @@ def run_rank() -> None:
                     )
                 )
                 if os.environ["RANK"] == "0":
-                    print(f"{each.name}: {seconds:.1f} s", flush=True)
+                    known = [*order.references, *outcomes]
+                    for line in rows([each], known):
+                        print(line, flush=True)
             if os.environ["RANK"] == "0":
                 (folder / "outcomes.json").write_text(json.dumps([one.model_dump() for one in outcomes]))
 
@@ -336,14 +348,11 @@ def _largest(one: Sequence[float], other: Sequence[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def table(cases: Sequence[Case], outcomes: Sequence[Outcome], dtype: str) -> str:
-    lines = [
-        f"| processes | layout | loss ({dtype}, at most {TOLERANCE[dtype]:.0e}) | gradient norm | resumed |",
-        "|---|---|---|---|---|",
-    ]
+def rows(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """Lines of a Markdown table."""
     for outcome, loss, norm, resumed in differences(cases, outcomes):
-        lines.append(f"| {outcome.processes} | {outcome.name} | {loss:.1e} | {norm:.1e} | {resumed:.1e} |")
-    return "\n".join(lines)
+        figures = f"{loss:.1e} | {norm:.1e} | {resumed:.1e} | {outcome.seconds:.0f}"
+        yield f"| {outcome.processes} | {outcome.name} | {figures} |"
 
 
 if __name__ == "__main__":
