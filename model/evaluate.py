@@ -31,7 +31,7 @@ from model.run import (
 )
 
 if TYPE_CHECKING:
-    from model.heldout import HeldOut
+    from model.evaluation.heldout import HeldOut
     from model.parallel import Place
     from model.recovery.checkpoint import CheckpointRecord, Checkpoints
 
@@ -116,7 +116,7 @@ def _measure(
 ) -> EvaluationRecord:
     from model.architectures.build import build_model
     from model.data.objectives import Objective
-    from model.heldout import model_nats
+    from model.evaluation.heldout import model_nats
 
     started = time.monotonic()
     held_out, unigram = _open_data(store, dataset, settings, place)
@@ -157,7 +157,7 @@ def _open_data(
 
     from model.data.documents import Documents
     from model.data.shards import verify_shards
-    from model.heldout import choose, unigram_nats
+    from model.evaluation.heldout import choose, unigram_nats
 
     if not dataset.tokens("heldout"):
         raise BadInput(

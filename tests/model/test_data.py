@@ -15,7 +15,7 @@ from model.data.documents import Documents
 from model.data.order import SourceOrder, TrainingOrder
 from model.data.packing import Pieces
 from model.data.shards import verify_shards
-from model.heldout import choose, unigram_nats
+from model.evaluation.heldout import choose, unigram_nats
 
 END = 2
 
