@@ -108,6 +108,7 @@ def _layouts(parallel: ParallelSettings, training: TrainingSettings) -> Iterator
             more = {"virtual_pipeline": pieces, "last_stage_layers": last, "sequence_parallel": tensor > 1}
             if tensor == parallel.tensor:
                 more["sequence_parallel"] = parallel.sequence_parallel
+            more["tensor_overlap"] = parallel.tensor_overlap and tensor > 1 and bool(more["sequence_parallel"])
             yield parallel.model_copy(update={**factors, **more})
 
 

@@ -37,7 +37,7 @@ class ParallelSettings(Settings):
     nothing with tensor = 1."""
     tensor_overlap: bool = operational(False)
     """Whether positions travel between tensor-parallel GPUs of one machine while layers multiply; needs
-    sequence_parallel."""
+    tensor > 1 and sequence_parallel. On CPUs they travel before and after, as without it."""
     overlap: bool = operational(False)
     """Whether gradients are reduced and weights gathered while computing goes on; worth it with data > 1 on GPUs."""
     bucket_size: int | None = operational(None, ge=1)
@@ -72,6 +72,7 @@ def check_parallel(model: ModelSettings, parallel: ParallelSettings, vocabulary_
         parallel.tensor * parallel.pipeline * parallel.context,
     )
     _check_architecture(model, parallel)
+    _check_overlap(parallel)
     for name, value in _shared_widths(model, vocabulary_size, experts_whole=parallel.expert > 1):
         check_divides(name, value, "parallel.tensor", parallel.tensor)
     _check_layers(model, parallel)
@@ -89,6 +90,16 @@ def _check_architecture(model: ModelSettings, parallel: ParallelSettings) -> Non
                 f"{'an lstm' if model.architecture == 'lstm' else 'a t5'} cannot be shared out that way",
                 f"Set parallel.{name} to 1: the processes then work on different sequences",
             )
+
+
+def _check_overlap(parallel: ParallelSettings) -> None:
+    if parallel.tensor_overlap and not parallel.shares_positions:
+        raise BadInput(
+            f"parallel.tensor_overlap = true with tensor = {parallel.tensor} and sequence_parallel = "
+            f"{str(parallel.sequence_parallel).lower()}",
+            "only positions that tensor-parallel processes share travel between them",
+            "Set parallel.tensor to 2 or more and sequence_parallel to true, or tensor_overlap to false",
+        )
 
 
 def _shared_widths(model: ModelSettings, vocabulary_size: int, *, experts_whole: bool) -> Iterator[tuple[str, int]]:

@@ -25,6 +25,16 @@ from tests.model.small_runs import layout, small_training
             "parallel.processes = 3 with tensor x pipeline x context = 2 x 1 x 1",
             "2 or 4",
         ),
+        (
+            {"parallel": layout(sequence_parallel=True, tensor_overlap=True)},
+            "tensor_overlap = true with tensor = 1 and sequence_parallel = true",
+            "tensor to 2 or more",
+        ),
+        (
+            {"parallel": layout(tensor=2, tensor_overlap=True)},
+            "tensor_overlap = true with tensor = 2 and sequence_parallel = false",
+            "sequence_parallel to true",
+        ),
     ],
 )
 def test_refuses_a_layout_that_cannot_work(changes, value, remedy) -> None:
@@ -41,7 +51,9 @@ def test_refuses_heads_of_odd_width() -> None:
 
 
 def test_accepts_layouts_that_work() -> None:
-    for parallel in (layout(), layout(tensor=2, pipeline=2, data=2), layout(tensor=2, sequence_parallel=True)):
+    shared = layout(tensor=2, sequence_parallel=True)
+    overlapped = shared.model_copy(update={"tensor_overlap": True})
+    for parallel in (layout(), layout(tensor=2, pipeline=2, data=2), shared, overlapped):
         validate_layout(small_training(parallel=parallel), 400)
 
 
