@@ -8,6 +8,7 @@ first used, because most ranks of a job never log. A server that cannot be reach
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,15 +63,15 @@ def open_run(
     the root. BadInput if the address holds a password or the server does not answer.
     """
     uri = tracking_uri or default_tracking_uri(store)
-    _refuse_password(uri)
+    refuse_password(uri)
     try:
-        client = _client(uri)
+        client = open_client(uri)
         run = _continued(client, uri, experiment, previous) or _created(client, store, uri, experiment, name)
         for key, value in (tags or {}).items():
             client.set_tag(run.run_id, key, value)
         if previous != run:
             _describe(client, run.run_id, dataset, store, parameters or {})
-    except _tracking_errors() as error:
+    except tracking_errors() as error:
         raise BadInput(
             f"mlflow_tracking_uri = {uri} ({_first_line(error)})",
             "the MLflow server must answer before a run starts",
@@ -79,7 +80,8 @@ def open_run(
     return run
 
 
-def _refuse_password(uri: str) -> None:
+def refuse_password(uri: str) -> None:
+    """BadInput for an address that holds a password."""
     if urlsplit(uri).password:
         raise BadInput(
             "mlflow_tracking_uri holds a password",
@@ -88,13 +90,15 @@ def _refuse_password(uri: str) -> None:
         )
 
 
-def _client(uri: str) -> Any:
+def open_client(uri: str) -> Any:
+    """A client of MLflow that is not patient: one more try, ten seconds for each."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # MLflow's own patience is four minutes for each request, during which training would stand still.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow.tracking import MlflowClient
 
     # Alembic announces each migration of a new database.
@@ -102,7 +106,8 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _tracking_errors() -> tuple[type[Exception], ...]:
+def tracking_errors() -> tuple[type[Exception], ...]:
+    """What a client raises for a server that does not answer or refuses."""
     from mlflow.exceptions import MlflowException
 
     return (MlflowException, OSError)
@@ -158,32 +163,87 @@ def run_url(run: TrackedRun) -> str | None:
     """The page of a run in the MLflow UI; None where no server shows it."""
     if not run.tracking_uri.startswith("http"):
         return None
-    experiment_id = _client(run.tracking_uri).get_run(run.run_id).info.experiment_id
+    experiment_id = open_client(run.tracking_uri).get_run(run.run_id).info.experiment_id
     return f"{run.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.run_id}"
 
 
 def log_metrics(run: TrackedRun, step: int, metrics: Mapping[str, float]) -> None:
     """Record numbers at one step; a warning if the server does not answer."""
     with _Tolerant("metrics"):
-        _log_rows(_client(run.tracking_uri), run.run_id, [{"step": step, **metrics}])
+        _log_rows(open_client(run.tracking_uri), run.run_id, [{"step": step, **metrics}])
 
 
 def log_file(run: TrackedRun, path: Path, folder: str | None = None) -> None:
     """Copy a file into the run's artifacts; a warning if the server does not answer."""
     with _Tolerant(path.name):
-        _client(run.tracking_uri).log_artifact(run.run_id, str(path), folder)
+        open_client(run.tracking_uri).log_artifact(run.run_id, str(path), folder)
 
 
 def log_dict(run: TrackedRun, value: Mapping[str, Any], path: str) -> None:
     """Write a value into the run's artifacts as JSON or YAML, by the path's ending; a warning on no answer."""
     with _Tolerant(path):
-        _client(run.tracking_uri).log_dict(run.run_id, dict(value), path)
+        open_client(run.tracking_uri).log_dict(run.run_id, dict(value), path)
+
+
+def log_text(run: TrackedRun, text: str, path: str) -> None:
+    """Write text, such as a page in Markdown, into the run's artifacts; a warning if the server does not answer."""
+    log_figure(run, text.encode(), path)
+
+
+def log_figure(run: TrackedRun, image: bytes, path: str) -> None:
+    """Write a figure (SVG or PNG, by the path's ending) into the run's artifacts; a warning on no answer.
+
+    A path such as `figures/benchmarks.svg`: the UI shows the figure when the artifact is chosen.
+    """
+    folder, _, name = path.rpartition("/")
+    with _Tolerant(path), tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / name
+        file.write_bytes(image)
+        open_client(run.tracking_uri).log_artifact(run.run_id, str(file), folder or None)
+
+
+def log_table(
+    run: TrackedRun, rows: Sequence[Mapping[str, Any]], path: str = "samples.json", step: int | None = None
+) -> None:
+    """Write rows as a table that the UI shows, columns as in the first row; a warning if the server does not answer.
+
+    With a step, the rows get a first column `step` and take the place of the rows of that step only: the table grows
+    from step to step, and a step that is measured again stands there once. Without, they are the whole table.
+    """
+    with _Tolerant(path):
+        client = open_client(run.tracking_uri)
+        if step is not None:
+            rows = _with_other_steps(_read_table(client, run.run_id, path), rows, step)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
+        client.log_text(run.run_id, json.dumps(table), path)
+        tags = client.get_run(run.run_id).data.tags
+        tables = json.loads(tags.get("mlflow.loggedArtifacts", "[]"))  # by which the UI knows what is a table
+        if (entry := {"path": path, "type": "table"}) not in tables:
+            client.set_tag(run.run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
+
+
+def _with_other_steps(
+    earlier: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], step: int
+) -> list[Mapping[str, Any]]:
+    others = [row for row in earlier if row.get("step") != step]
+    return sorted([*others, *({"step": step, **row} for row in rows)], key=lambda row: row["step"])
+
+
+def _read_table(client: Any, run_id: str, path: str) -> list[dict[str, Any]]:
+    """Rows of a table among a run's artifacts; none if it is not there."""
+    folder = path.rpartition("/")[0] or None
+    if path not in [each.path for each in client.list_artifacts(run_id, folder)]:
+        return []
+    with tempfile.TemporaryDirectory() as temporary:
+        table = json.loads(Path(client.download_artifacts(run_id, path, temporary)).read_text())
+    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
 def finish_run(run: TrackedRun, *, failed: bool = False) -> None:
     """Mark the run as ended; a warning if the server does not answer."""
     with _Tolerant("the end of the run"):
-        _client(run.tracking_uri).set_terminated(run.run_id, "FAILED" if failed else "FINISHED")
+        open_client(run.tracking_uri).set_terminated(run.run_id, "FAILED" if failed else "FINISHED")
 
 
 def _log_rows(client: Any, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
@@ -223,7 +283,7 @@ class MetricWriter:
             return
         self._retry_at = time.monotonic() + _RETRY_SECONDS
         with _Tolerant(f"metrics of {len(self._waiting)} steps, kept for later,"):
-            client = _client(self._run.tracking_uri)
+            client = open_client(self._run.tracking_uri)
             if not self._asked:
                 history = client.get_metric_history(self._run.run_id, self._key)
                 delivered = max((metric.step for metric in history), default=0)
@@ -245,7 +305,7 @@ class _Tolerant:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-        if error is None or not isinstance(error, _tracking_errors()):
+        if error is None or not isinstance(error, tracking_errors()):
             return False
         logger.warning("MLflow did not take %s (%s)", self._what, _first_line(error))
         return True

@@ -1,5 +1,6 @@
 """MLflow with a real SQLite store."""
 
+import json
 import logging
 import socket
 from pathlib import Path
@@ -10,7 +11,18 @@ from mlflow.tracking import MlflowClient
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, TokenizerRecord
 from infra.store import Store
-from infra.tracking import MetricWriter, TrackedRun, finish_run, log_dict, log_file, log_metrics, open_run
+from infra.tracking import (
+    MetricWriter,
+    TrackedRun,
+    finish_run,
+    log_dict,
+    log_figure,
+    log_file,
+    log_metrics,
+    log_table,
+    log_text,
+    open_run,
+)
 
 DATASET = DatasetManifest(
     name="cc-en",
@@ -72,6 +84,29 @@ def test_artifacts_lie_under_the_root(store, run, tmp_path) -> None:
     log_dict(run, {"text": "once"}, "samples.json")
     stored = {item.relative_to(store.local_path("mlflow-artifacts")).parts[-1] for item in artifacts(store)}
     assert {"metrics.jsonl", "samples.json"} <= stored
+
+
+def test_a_table_grows_by_steps_and_a_step_stands_in_it_once(run, tmp_path) -> None:
+    for step, texts in ((20, ["b", "c"]), (10, ["a"]), (20, ["d"])):
+        log_table(run, [{"prompt": "Once", "text": text} for text in texts], "texts/samples.json", step)
+    samples = json.loads(artifact(run, "texts/samples.json", tmp_path))
+    assert samples == {"columns": ["step", "prompt", "text"], "data": [[10, "Once", "a"], [20, "Once", "d"]]}
+    log_table(run, [{"task": "piqa", "acc": 0.5}, {"task": "arc", "error": 0.1}], "tasks.json")
+    tasks = json.loads(artifact(run, "tasks.json", tmp_path))
+    assert tasks == {"columns": ["task", "acc", "error"], "data": [["piqa", 0.5, None], ["arc", None, 0.1]]}
+    tables = json.loads(client(run).get_run(run.run_id).data.tags["mlflow.loggedArtifacts"])
+    assert tables == [{"path": path, "type": "table"} for path in ("texts/samples.json", "tasks.json")]
+
+
+def test_figures_and_pages_keep_their_names(run, tmp_path) -> None:
+    log_figure(run, b"<svg/>", "figures/curve.svg")
+    log_text(run, "# Größe", "verdict.md")
+    assert artifact(run, "figures/curve.svg", tmp_path) == "<svg/>"
+    assert artifact(run, "verdict.md", tmp_path) == "# Größe"
+
+
+def artifact(run: TrackedRun, path: str, folder: Path) -> str:
+    return Path(client(run).download_artifacts(run.run_id, path, str(folder))).read_text()
 
 
 def artifacts(store: Store) -> list[Path]:
