@@ -1,0 +1,131 @@
+"""MLflow's registry with a real SQLite store, and with a real server."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from infra.errors import BadInput, RunFailed
+from infra.registry import Checkpoint, Registry
+from infra.store import Store
+from infra.tracking import TrackedRun, default_tracking_uri, open_run
+from tests.flows.conftest import free_port, running
+
+
+def checkpoint(digest: str, **changes: object) -> Checkpoint:
+    values = {
+        "name": f"small-{digest}",
+        "digest": digest,
+        "step": 30,
+        "tags": {"step": "30"},
+        "parameters": {"layers": 2},
+        "metrics": {"heldout/bits_per_byte": 2.5},
+    }
+    return Checkpoint.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(str(tmp_path_factory.mktemp("root")))
+
+
+@pytest.fixture(scope="module")
+def run(store: Store) -> TrackedRun:
+    return open_run(store, None, "tests", "small")
+
+
+@pytest.fixture
+def registry(store: Store, run: TrackedRun, request: pytest.FixtureRequest) -> Registry:
+    return Registry(default_tracking_uri(store), request.node.name)
+
+
+def test_a_checkpoint_is_one_version_however_often_it_is_registered(registry, run) -> None:
+    assert registry.at("champion") is None, "neither model nor alias is there"
+    one = registry.register(run, checkpoint("aa"), {"evaluation.json": b"{}", "scores/all.parquet": b"1"})
+    again = registry.register(
+        run, checkpoint("aa", tags={"step": "30", "evaluation": "e2"}), {"evaluation.json": b"[]"}
+    )
+    other = registry.register(run, checkpoint("bb"), {})
+    assert (one.version, again.version, other.version) == (1, 1, 2)
+    assert again.tags["evaluation"] == "e2"
+    assert (again.run_id, again.model_id) == (run.run_id, one.model_id)
+    assert registry.read(again, "evaluation.json") == b"[]"
+    assert registry.read(again, "absent.json") is None
+    assert registry.at("champion") is None, "no alias is there"
+
+    client = MlflowClient(run.tracking_uri)
+    model = client.get_logged_model(one.model_id)
+    assert (model.params, model.status) == ({"layers": "2"}, "READY")
+    assert [(metric.key, metric.value, metric.step) for metric in model.metrics or ()] == [
+        ("heldout/bits_per_byte", 2.5, 30)
+    ]
+    outputs = client.get_run(run.run_id).outputs
+    assert outputs is not None
+    assert {each.model_id for each in outputs.model_outputs} >= {one.model_id, other.model_id}
+
+
+def test_the_champion_changes_and_comes_back(registry, run) -> None:
+    versions = [registry.register(run, checkpoint(f"{registry.model}-{digest}"), {}) for digest in "abc"]
+    registry.nominate(versions[0])
+    registry.promote(versions[0], None)
+    assert registry.at("candidate") is None
+    registry.promote(versions[0], None)  # again, after a kill
+    registry.nominate(versions[1])
+    registry.promote(versions[1], versions[0])
+    registry.nominate(versions[2])
+    found = {alias: registry.at(alias) for alias in ("candidate", "champion", "previous")}
+    assert {alias: each and each.version for alias, each in found.items()} == {
+        "candidate": 3,
+        "champion": 2,
+        "previous": 1,
+    }
+    with pytest.raises(RunFailed, match="was judged against version 1"):
+        registry.promote(versions[2], versions[0])
+
+    now, taken_back = registry.take_back("wrote only commas")
+    assert (now.version, now.aliases, taken_back.version, taken_back.aliases) == (1, ("champion",), 2, ())
+    assert taken_back.was_taken_back
+    assert taken_back.tags["taken_back"] == "wrote only commas"
+    with pytest.raises(BadInput, match="no champion before version 1"):
+        registry.take_back("again")
+    with pytest.raises(BadInput, match="has no champion"):
+        Registry(registry.tracking_uri, "nothing").take_back("no reason")
+
+
+def test_versions_are_described(registry, run) -> None:
+    version = registry.register(run, checkpoint("described"), {})
+    registry.annotate(version.version, {"verdict": "refused"}, "# Refused")
+    found = MlflowClient(run.tracking_uri).get_model_version(registry.model, str(version.version))
+    assert (found.description, found.tags["verdict"]) == ("# Refused", "refused")
+
+
+def test_a_silent_server_is_bad_input(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(BadInput, match="it must answer"):
+        Registry("http://127.0.0.1:9", "model").at("champion")
+    with pytest.raises(BadInput, match="MLFLOW_TRACKING_PASSWORD") as refusal:
+        Registry("https://me:hunter2@host", "model")
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_a_server_keeps_versions_and_files(store, tmp_path) -> None:
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", default_tracking_uri(store)]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    address = f"http://127.0.0.1:{port}"
+    with running(command, environment, tmp_path / "log", f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0"):
+        run = open_run(store, address, "served", "small")
+        registry = Registry(address, "served")
+        version = registry.register(run, checkpoint("served"), {"evaluation.json": b"{}"})
+        assert registry.register(run, checkpoint("served"), {}).version == version.version
+        assert registry.read(version, "evaluation.json") == b"{}"
+        registry.promote(version, None)
+        assert registry.at("champion") == registry.version(version.version)
