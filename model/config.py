@@ -3,7 +3,7 @@
 A *step* is one update of the weights over one global batch.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -151,6 +151,8 @@ class EvaluationSettings(Settings):
     """Tasks of lm-evaluation-harness."""
     groups: tuple[Literal["source", "language", "host"], ...] = ("source", "language")
     """By what the held-out split is told apart, besides being measured as a whole."""
+    held_out: tuple[Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")], ...] = ()
+    """NAME/VERSION of further datasets, of the same tokenizer, whose held-out splits are measured as wholes."""
     prompts: tuple[str, ...] = ()
     """Texts to continue; needs pipeline = 1."""
     sample_tokens: int = Field(default=64, ge=1)
