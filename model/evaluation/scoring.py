@@ -1,0 +1,228 @@
+"""How likely a model finds texts after others, under every layout.
+
+A request is a context and a continuation, as tokens. Requests with the same input share a *row*: what is read is the
+context and the continuation but its last token. Rows, longest first, are cut into *batches* of equal shape, each as
+many rows as hold the given number of tokens, padding included; padding comes after a row's tokens, which it cannot
+touch, because attention is causal. The data-parallel replicas take batches in turn, pipelines any number at a time.
+
+What a request gets depends on its batch by rounding only. To the bit it depends on the list that it is asked with,
+whence `groups`: the parts of a long list that are asked on their own, each computed whole or not at all.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from megatron.core.pipeline_parallel import get_forward_backward_func
+
+from infra.errors import BadInput
+from model.architectures.context import own_positions
+from model.evaluation.asked import Selection, only_asked
+from model.parallel import Place, context_group
+from model.settings.benchmarks import BenchmarkSettings
+
+Int64s = npt.NDArray[np.int64]
+
+_BATCHES_IN_GROUP = 16
+
+
+class Request(NamedTuple):
+    """What is asked: the continuation's likelihood after the context, which has one token at least."""
+
+    context: tuple[int, ...]
+    continuation: tuple[int, ...]
+
+
+class Score(NamedTuple):
+    """What is found."""
+
+    log_likelihood: float
+    """Of the continuation, in nats."""
+    greedy: bool
+    """Whether the continuation is what the model would say: each of its tokens the likeliest after those before."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """An input, and what is asked of it: for each request its number and its continuation, which ends the row."""
+
+    tokens: tuple[int, ...]
+    asked: list[tuple[int, tuple[int, ...]]]
+
+
+class _Round(NamedTuple):
+    """What every replica takes at once, a batch of one shape; `own` are the rows of this one, perhaps fewer."""
+
+    height: int
+    length: int
+    own: Sequence[_Row]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Tensors on the device; see `model.evaluation.asked` for what is selected."""
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    selected: torch.Tensor
+    labels: torch.Tensor
+    """int64 [asked]: the tokens that the selected positions are asked for."""
+    places: torch.Tensor
+    """int64 [asked]: where the answers belong among all; the place after the last takes what nobody asked for."""
+
+
+def groups(requests: Sequence[Request], sequence_length: int, tokens_at_once: int) -> list[list[int]]:
+    """Cut a list into parts of several batches, as lists of its requests' numbers; those that share rows together."""
+    empty = [number for number, each in enumerate(requests) if not each.continuation]
+    found, free = [empty] if empty else [], 0
+    for row in _rows(requests, sequence_length):
+        if free < len(row.tokens):
+            found.append([])
+            free = _BATCHES_IN_GROUP * max(tokens_at_once, len(row.tokens))
+        free -= len(row.tokens)
+        found[-1] += [number for number, _ in row.asked]
+    return found
+
+
+def _rows(requests: Sequence[Request], sequence_length: int) -> list[_Row]:
+    """The rows of some requests, longest first; what is too long loses its beginning, as in the harness's `hf`."""
+    rows: dict[tuple[int, ...], _Row] = {}
+    for number, (context, continuation) in enumerate(requests):
+        assert context, "the first token is predicted from an end-of-document token"
+        if len(continuation) > sequence_length:
+            raise BadInput(
+                f"an answer of {len(continuation):,} tokens",
+                f"the model reads {sequence_length:,} tokens at most (sequence_length)",
+                "Leave the task out, or evaluate a model with longer sequences",
+            )
+        if continuation:
+            tokens = (*context, *continuation)[-(sequence_length + 1) : -1]
+            rows.setdefault(tokens, _Row(tokens, [])).asked.append((number, continuation))
+    return sorted(rows.values(), key=lambda row: (-len(row.tokens), row.tokens))
+
+
+class Scorer:
+    """Scores requests by a model's chunks; one that predicts the next token (gpt or lstm)."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Any],
+        place: Place,
+        settings: BenchmarkSettings,
+        sequence_length: int,
+        vocabulary_size: int,
+    ) -> None:
+        self._chunks, self._place = chunks, place
+        self._tokens_at_once = settings.tokens_at_once
+        self._length, self._vocabulary_size = sequence_length, vocabulary_size
+
+    @torch.no_grad()
+    def score(self, requests: Sequence[Request]) -> list[Score]:
+        """Score each request; every rank calls this with the same requests and gets the same scores.
+
+        BadInput for a continuation that is longer than the model's sequences. An empty one is certain.
+        """
+        lengths = np.array([len(each.continuation) for each in requests], np.int64)
+        ends = np.cumsum(lengths)
+        asked = int(ends[-1]) if len(ends) else 0
+        found = torch.zeros(2, asked + 1, dtype=torch.float64, device=self._place.device)
+        training = [chunk.training for chunk in self._chunks]
+        for chunk in self._chunks:
+            chunk.eval()
+        with only_asked(self._chunks, self._vocabulary_size) as selection:
+            rounds = self._rounds(_rows(requests, self._length))
+            for _, alike in groupby(rounds, key=lambda each: each[:2]):
+                self._run(list(alike), ends - lengths, found, selection)
+        for chunk, was in zip(self._chunks, training, strict=True):
+            chunk.train(was)
+        self._place.add_over_all(found)
+        logs, greedy = found[:, :-1].cpu().numpy()
+        return [
+            Score(float(logs[end - length : end].sum()), bool(greedy[end - length : end].all()))
+            for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+        ]
+
+    def _rounds(self, rows: Sequence[_Row]) -> Iterator[_Round]:
+        replicas, start = self._place.layout.data, 0
+        while start < len(rows):
+            length = self._padded(len(rows[start].tokens))
+            most = max(self._tokens_at_once // length, 1)
+            part = rows[start : start + most * replicas]
+            # A GPU's kernels are made for each shape: rather than another one, it gets rows of nothing.
+            height = most if self._place.device.type == "cuda" else -(-len(part) // replicas)
+            own = part[self._place.data_rank * height :][:height]
+            yield _Round(height, length, own)
+            start += len(part)
+
+    def _padded(self, length: int) -> int:
+        """A length rounded up, on GPUs by up to an eighth, and to what ranks that share positions can share out."""
+        layout, on_gpu = self._place.layout, self._place.device.type == "cuda"
+        step = max(1 << max(length.bit_length() - 3, 0), 32) if on_gpu else 8
+        step = math.lcm(step, layout.tensor, 2 * layout.context if layout.context > 1 else 1)
+        return min(-(-length // step) * step, self._length)
+
+    def _run(self, rounds: list[_Round], starts: Int64s, found: torch.Tensor, selection: Selection) -> None:
+        """Send this replica's batches, of one shape, through the layers, and write what is asked into `found`."""
+        place, pieces = self._place, self._place.chunks
+        missing = -len(rounds) % (place.layout.pipeline if pieces > 1 else 1)  # as interleaved pipelines take them
+        rounds = rounds + [_Round(rounds[0].height, rounds[0].length, [])] * missing
+        batches = [_batch(each, starts, found.shape[1] - 1, place.device) for each in rounds]
+        results = get_forward_backward_func()(
+            forward_step_func=partial(_forward, selection),
+            data_iterator=[iter(batches) for _ in range(pieces)],
+            model=list(self._chunks),
+            num_microbatches=len(batches),
+            seq_length=rounds[0].length,
+            micro_batch_size=rounds[0].height,
+            forward_only=True,
+            collect_non_loss_data=True,
+        )
+        if place.holds_loss:
+            for batch, scores in zip(batches, results, strict=True):
+                found[:, batch.places] = scores.double()
+
+
+def _batch(rows: _Round, starts: Int64s, nowhere: int, device: torch.device) -> _Batch:
+    """A round's rows as tensors, with the positions that are this context rank's; one at least is asked for."""
+    tokens = np.zeros((rows.height, rows.length), np.int64)
+    asked: list[Int64s] = []
+    for number, row in enumerate(rows.own):
+        tokens[number, : len(row.tokens)] = row.tokens
+        for request, continuation in row.asked:
+            size = len(continuation)
+            positions = np.arange(len(row.tokens) - size, len(row.tokens))
+            places = np.arange(starts[request], starts[request] + size)
+            asked.append(np.stack([np.full(size, number), positions, np.array(continuation), places]))
+    row, position, label, place = np.concatenate([*asked, np.empty((4, 0), np.int64)], 1)
+    everything, group = torch.arange(rows.length)[None], context_group()
+    own = own_positions(everything, 1, group)[0].numpy()
+    index = np.full(rows.length, -1)
+    index[own] = np.arange(len(own))
+    ours = np.flatnonzero(index[position] >= 0)
+    selected = np.stack([index[position] * rows.height + row, label, place])[:, ours]
+    if not len(ours):
+        selected = np.array([[0], [0], [nowhere]])
+    read, at = torch.from_numpy(tokens), everything.expand(rows.height, -1)
+    return _Batch(
+        own_positions(read, 1, group).to(device),
+        own_positions(at, 1, group).to(device),
+        *torch.from_numpy(selected).to(device).unbind(),
+    )
+
+
+def _forward(selection: Selection, batches: Iterator[_Batch], model: Any) -> tuple[torch.Tensor, Any]:
+    batch = next(batches)
+    selection.positions = batch.selected
+    output = model(batch.tokens, batch.positions, None, labels=batch.labels)
+    return output, _as_they_are
+
+
+def _as_they_are(scores: torch.Tensor, non_loss_data: bool) -> torch.Tensor:
+    """What Megatron-Core's schedules collect of each batch."""
+    return scores
