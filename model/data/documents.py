@@ -44,6 +44,10 @@ class Documents:
         columns = [batch.column("text_bytes").to_numpy(zero_copy_only=False) for batch in self._batches]
         return np.concatenate([*columns, np.empty(0, np.int64)])
 
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of the shards beside the tokens: doc_id, source, language, bucket."""
+        return pa.chunked_array([batch.column(name) for batch in self._batches])
+
     def read(self, document: int, start: int, count: int) -> Tokens:
         """At most `count` tokens of a document from `start` on, without copying them."""
         block = bisect_right(self._first, document) - 1
