@@ -47,8 +47,8 @@ ROWS: dict[str, Row] = {
     "1b-qk-norm": Row("1b", 32_768, 8, 16, model={"qk_norm": True}),
     "8b-tp2": Row("8b", 128_256, 4, 16, _TP),
     "8b-tp2-plain": Row("8b", 128_256, 2, 16, {**_TP, "tensor_overlap": False}),
-    "8b-pp2": Row("8b", 128_256, 1, 64, {"processes": 2, "pipeline": 2, "last_stage_layers": 15}),
-    "3.6b-dp2": Row("3.6b", 128_256, 4, 16, {"processes": 2, "overlap": True}),
+    "8b-pp2": Row("8b", 128_256, 1, 32, {"processes": 2, "pipeline": 2, "last_stage_layers": 15}),
+    "3.6b-dp2": Row("3.6b", 128_256, 4, 8, {"processes": 2, "overlap": True}),
     "8b-tp2-pp2": Row("8b", 128_256, 4, 32, {**_TP, "processes": 4, "pipeline": 2, "last_stage_layers": 15}),
     "8b-cp2-dp2": Row("8b", 128_256, 2, 16, {"processes": 4, "context": 2, "overlap": True}),
 }

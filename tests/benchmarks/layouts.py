@@ -32,8 +32,9 @@ from model.settings.layout import ParallelSettings
 from tests.benchmarks.layout_cases import CASES, Case
 
 VOCABULARY = 256
-TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2}
-"""Largest difference of a step's loss in nats. In bfloat16 a number has 8 bits, and layouts round sums elsewhere."""
+TOLERANCE = {"float32": 1e-5, "bfloat16": 1e-2}
+"""Largest difference of a step's loss in nats. In bfloat16 a number has 8 bits, and layouts round sums elsewhere; in a
+mixture, a token whose experts are nearly alike to it is then sent to another one, which a small model shows: 1e-1."""
 
 
 class Order(Settings):
