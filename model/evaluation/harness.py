@@ -192,11 +192,13 @@ class _Progress:
             logger.info("%s of %s %s, %.1f a second", f"{self._done:,}", f"{self._total:,}", self._what, rate)
 
 
-def run_tasks(lm: TemplateLM, tasks: Any, settings: BenchmarkSettings) -> dict[str, Any]:
-    """The harness's results for tasks as its `TaskManager.load` gives them, with the samples and without intervals.
+def run_tasks(lm: TemplateLM, tasks: dict[str, Any], settings: BenchmarkSettings) -> dict[str, Any]:
+    """The harness's results for tasks (`LoadedTasks.task_dict`), with the samples and without intervals.
 
     Keys are those of `lm_eval.evaluate`: results, samples, versions, n-shot, higher_is_better, groups, ...
     """
+    for task in tasks["tasks"].values():
+        task.set_fewshot_seed(seed=settings.seed)  # prompts may have been built before, which drew examples
     with _seeded(settings.seed):
         found = evaluator.evaluate(
             lm=lm,
