@@ -71,7 +71,7 @@ def estimate(
 
     Without weights they are 1. The standard error is the delta method's, which for weights of 1 is that of a mean:
     the sample's standard deviation over the root of the number of items, as lm-evaluation-harness gives it. A single
-    item has neither error nor interval. ValueError where there is no item, or where the weights' sum is not positive.
+    item has neither error nor interval, nor has an exponential that is beyond all numbers there. ValueError where there is no item, or where the weights' sum is not positive.
     """
     value, weight = _sorted(*_columns(values, weights))
     ratio = _ratio(value.sum(), weight.sum())
@@ -87,8 +87,12 @@ def estimate(
     else:
         sums = _resampled_sums((value, weight), draws, generator)
         low, high = _ends(_divided(sums[:, 0], sums[:, 1], ratio), confidence, count)
-    error = _error(value, weight, ratio) * (float(shown(ratio)) if exponential else 1.0)
-    return Estimate(value=float(shown(ratio)), standard_error=error, low=float(shown(low)), high=float(shown(high)))
+    with np.errstate(over="ignore"):
+        error = _error(value, weight, ratio) * (float(shown(ratio)) if exponential else 1.0)
+        ends = {"standard_error": error, "low": float(shown(low)), "high": float(shown(high))}
+    return Estimate(
+        value=float(shown(ratio)), **{name: each if math.isfinite(each) else None for name, each in ends.items()}
+    )
 
 
 def paired(
@@ -161,7 +165,8 @@ def _paired_ratios(
     shown, count = _shown(exponential), len(a)
     a_ratio, b_ratio = _ratio(a.sum(), a_weight.sum()), _ratio(b.sum(), b_weight.sum())
     sums = _resampled_sums(columns, draws, np.random.default_rng(seed))
-    drawn = shown(_divided(sums[:, 1], sums[:, 3], b_ratio)) - shown(_divided(sums[:, 0], sums[:, 2], a_ratio))
+    with np.errstate(over="ignore", invalid="ignore"):
+        drawn = shown(_divided(sums[:, 1], sums[:, 3], b_ratio)) - shown(_divided(sums[:, 0], sums[:, 2], a_ratio))
     low, high = _ends(drawn, confidence, count)
     a_slope, b_slope = (float(shown(a_ratio)), float(shown(b_ratio))) if exponential else (1.0, 1.0)
     influence = (
