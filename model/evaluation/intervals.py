@@ -71,7 +71,8 @@ def estimate(
 
     Without weights they are 1. The standard error is the delta method's, which for weights of 1 is that of a mean:
     the sample's standard deviation over the root of the number of items, as lm-evaluation-harness gives it. A single
-    item has neither error nor interval, nor has an exponential that is beyond all numbers there. ValueError where there is no item, or where the weights' sum is not positive.
+    item has neither error nor interval; ends that no number can hold are None too. ValueError where there is no item,
+    or where the sum of weights is not positive.
     """
     value, weight = _sorted(*_columns(values, weights))
     ratio = _ratio(value.sum(), weight.sum())
