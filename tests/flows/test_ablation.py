@@ -1,0 +1,301 @@
+"""Data ablations: what is refused, what is found in scores, and that shuffled words are told from real text."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.ablation import AblationSettings, check_datasets, check_training, load_ablation, tokens, variant_corpora
+from flows.ablation_findings import Findings, MeasuredRun, conclude, heldout_by_all
+from flows.ablation_report import AblationRecord, VariantRecord, draw
+from flows.config import PipelineSettings
+from infra.configuration import read_file
+from infra.errors import BadInput, RunFailed
+from infra.manifest import DatasetManifest, TokenizerRecord, TokenShard
+from infra.schema import tokens_schema
+from infra.store import Store
+from model.config import Duration, EvaluationSettings, TrainingSettings
+from model.data.settings import DataSettings, Source
+from model.evaluation.records import ITEMS, SCORES, TaskResult
+from model.run import EvaluationRecord, Layout, RunRecord
+
+CONFIGURATION = """
+name: quality
+base:
+  source: {shards: 2}
+  heldout: {fraction: 0.1}
+variants:
+  all: {}
+  clean:
+    filter: {quality: {gopher_quality: {min_words: 80}}}
+training:
+  duration: {tokens: 100000}
+judges: [heldout/all]
+"""
+
+
+def ablation(**changes: Any) -> AblationSettings:
+    variants = {"all": {}, "clean": {"filter": {"quality": {"gopher_quality": {"min_words": 80}}}}}
+    return AblationSettings.model_validate(
+        {"variants": variants, "training": TrainingSettings(duration=Duration(tokens=100_000)), **changes}
+    )
+
+
+def test_a_file_names_base_and_variants(tmp_path: Path) -> None:
+    file = tmp_path / "ablation.yaml"
+    file.write_text(CONFIGURATION)
+    settings = load_ablation(PipelineSettings(), file, [("seeds", [3, 4, 5])])
+    corpora = variant_corpora(settings)
+    assert list(corpora) == ["all", "clean"]
+    assert [each.source.shards for each in corpora.values()] == [2, 2]
+    assert [each.filter.quality.gopher_quality.min_words for each in corpora.values()] == [50, 80]
+    assert settings.seeds == (3, 4, 5)
+    check_training(settings)
+    assert list(read_file(file)["variants"]) == ["all", "clean"]
+
+
+@pytest.mark.parametrize(
+    ("variants", "said"),
+    [
+        ({}, "variants: none: an ablation compares two or more"),
+        ({"one": {}}, "variants: one:"),
+        ({"one": {}, "two": {}}, "one and two: their settings are the same"),
+        ({"one": {}, "two": {"filter": {"langage": {}}}}, r"variants.two: filter.langage.*Did you mean language"),
+        ({"one": {}, "two": {"tokenizer": {"vocabulary_size": 500}}}, "tokens mean the same in all variants"),
+        ({"one": {}, "two": {"heldout": {"fraction": 0.5}}}, "all hold out alike"),
+        ({"one": {}, "two": {"dedup": {"index": "seen"}}}, "Leave the index out"),
+        ({"One two": {}, "two": {}}, "small letters"),
+    ],
+)
+def test_variants_that_cannot_be_compared_are_refused(variants: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        variant_corpora(ablation(variants=variants))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": TrainingSettings(duration=Duration(epochs=1))}, "the same number of tokens"),
+        ({"training": TrainingSettings(data=DataSettings(blend=(Source(dataset="a", weight=1),)))}, "Mix in base.mix"),
+        ({"seeds": (1, 1)}, "trains the same model"),
+        ({"evaluation": EvaluationSettings(step=3)}, "at their end"),
+        ({"evaluation": EvaluationSettings(parallel={"tensor": 3, "processes": 3})}, "tensor"),  # type: ignore[arg-type]
+    ],
+)
+def test_trainings_that_compare_no_data_are_refused(changes: Mapping[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        check_training(ablation(**changes))
+
+
+def dataset(store: Store, name: str, train: list[str], heldout: list[str], length: int = 50_000) -> DatasetManifest:
+    """A dataset of documents of one token each, which are said to be longer."""
+    shards = []
+    for split, ids in {"train": train, "heldout": heldout}.items():
+        schema = tokens_schema(400, "0", 2)
+        rows = [{"doc_id": each, "tokens": [2], "text_bytes": 9, "source": "s"} for each in ids]
+        path = f"tokens/{name}-{split}.arrow"
+        store.make_folder("tokens")
+        store.write_table(path, pa.Table.from_pylist(rows, schema=schema))
+        size = {"documents": len(ids), "tokens": length * len(ids), "text_bytes": 9, "bytes": 1, "sha256": name}
+        shards.append(TokenShard(path=path, split=split, **size))  # type: ignore[arg-type]
+    tokenizer = TokenizerRecord(path="t", sha256="0", vocabulary_size=400, end_of_document=2, pad=3)
+    return DatasetManifest(
+        name=f"abl-{name}",
+        version="1",
+        fingerprint=name,
+        stages={},
+        settings={},
+        tokenizer=tokenizer,
+        shards=tuple(shards),
+    )
+
+
+def test_documents_that_a_variant_trains_on_are_not_held_out(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    one = dataset(store, "one", ["a", "b#2", "b"], ["c", "d", "e"])
+    other = dataset(store, "other", ["a", "d#2"], ["b", "f"])
+    assert heldout_by_all(store, one, [one, other]).tolist() == [True, False, True]
+    assert heldout_by_all(store, other, [one, other]).tolist() == [False, True]
+
+
+def test_a_budget_beyond_a_corpus_is_refused(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    pair = {"all": dataset(store, "one", ["a", "b", "c"], ["d"]), "clean": dataset(store, "other", ["a"], ["d"])}
+    settings = ablation()
+    assert tokens(settings.training) == 64 * 2048  # rounded up to whole steps
+    with pytest.raises(BadInput, match=r"all 0.87, clean 2.62.*at most 50,000 tokens"):
+        check_datasets(settings, pair)
+    assert check_datasets(ablation(max_epochs=3), pair)["clean"] == pytest.approx(131_072 / 50_000)
+    with pytest.raises(BadInput, match="came out the same to the byte"):
+        check_datasets(ablation(max_epochs=3), {"all": pair["all"], "clean": pair["all"]})
+
+
+class Scored:
+    """Two variants with two seeds each, whose evaluations are written as an evaluation writes them."""
+
+    tasks = (
+        TaskResult(task="pair", version="1", items=80, few_shot=0, metrics={}, main_metric="acc", members=("x", "y")),
+        TaskResult(task="x", version="1", items=40, few_shot=0, metrics={}, main_metric="acc"),
+        TaskResult(task="y", version="1", items=40, few_shot=0, metrics={}, main_metric="acc"),
+        TaskResult(task="z", version="1", items=40, few_shot=0, metrics={}, main_metric="acc_norm"),
+    )
+
+    def __init__(self, root: Path, tasks: tuple[TaskResult, ...]) -> None:
+        self.store, self.results = Store(str(root)), tasks
+        self.datasets = {
+            "real": dataset(self.store, "real", ["a"], [f"r{n}" for n in range(40)]),
+            "worse": dataset(self.store, "worse", ["a", "r0"], [f"w{n}" for n in range(40)]),
+        }
+        self.common = {
+            name: heldout_by_all(self.store, each, list(self.datasets.values())) for name, each in self.datasets.items()
+        }
+        self.runs = [self.run(variant, seed) for seed in (1, 2) for variant in self.datasets]
+
+    def run(self, variant: str, seed: int) -> MeasuredRun:
+        noise = np.random.default_rng([seed, len(variant)])
+        own = self.datasets[variant]
+        run = RunRecord(
+            name=f"abl-{variant}-{seed}",
+            dataset=own.name,
+            dataset_version=own.version,
+            dataset_fingerprint=own.fingerprint,
+            dataset_manifest="",
+            vocabulary_size=400,
+            train_tokens=1,
+            training=TrainingSettings(seed=seed),
+            fingerprint="f",
+        )
+        evaluation = EvaluationRecord(
+            fingerprint="f",
+            step=7,
+            layout=Layout(tensor=1, pipeline=1, data=1),
+            settings=EvaluationSettings(),
+            documents=40,
+            tokens=40,
+            text_bytes=40,
+            loss=1,
+            untrained_loss=2,
+            perplexity=2,
+            tasks=self.results,
+            samples=(),
+            seconds=1,
+        )
+        found = MeasuredRun(variant, seed, run, evaluation)
+        hardness = np.random.default_rng(5).normal(3, 0.5, 40)
+        rows: list[dict[str, Any]] = []
+        for other, each in self.datasets.items():
+            task = "heldout/all" if other == variant else f"heldout/{each.name}/{each.version}/all"
+            bits = hardness + (0.2 if variant == "worse" and other == "real" else 0) + noise.normal(0, 0.02, 40)
+            if variant == "worse" and other == "real":
+                bits[0] = 0.0  # it knows this one by heart
+            rows += self.rows(task, "bits_per_byte", bits * 100, np.full(40, 100.0))
+        rows += self.rows("heldout/source=s", "bits_per_byte", hardness, np.ones(40))
+        for task in ("x", "y", "z"):
+            metric = "acc_norm" if task == "z" else "acc"
+            rows += self.rows(task, metric, noise.integers(0, 2, 40).astype(float), np.ones(40))
+            rows += self.rows(task, "answer_bits_per_byte", hardness + noise.normal(0, 0.1, 40), np.ones(40))
+        self.store.make_folder(found.folder)
+        items = [
+            {"task": task, "item": n, "digest": f"{task}{n}", "text": "t", "answer": "a", "response": "r"}
+            for task in ("x", "y", "z")
+            for n in range(40)
+        ]
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=SCORES), self.store.local_path(f"{found.folder}/scores.parquet")
+        )
+        pq.write_table(
+            pa.Table.from_pylist(items, schema=ITEMS), self.store.local_path(f"{found.folder}/items.parquet")
+        )
+        return found
+
+    def rows(self, task: str, metric: str, values: Any, weights: Any) -> list[dict[str, Any]]:
+        numbers = list(range(len(values)))
+        random.Random(1).shuffle(numbers)  # rows come in any order
+        return [
+            {"task": task, "item": n, "metric": metric, "value": float(values[n]), "weight": float(weights[n])}
+            for n in numbers
+        ]
+
+    def findings(self, *judges: str) -> Findings:
+        return Findings(self.store, self.runs, self.datasets, self.common, judges, 0.95)
+
+
+def test_held_out_text_tells_which_is_better(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, ())
+    measures = {each.task: each for each in scored.findings("heldout/real").measures()}
+    assert list(measures) == ["heldout/real", "heldout/worse"]
+    real = measures["heldout/real"]
+    assert (real.items, real.decides, real.higher_is_better) == (39, True, False)
+    (found,) = real.differences
+    assert found.verdict == "worse"
+    assert found.above.low < 0.2 < found.above.high
+    assert found.above.low > 0
+    assert measures["heldout/worse"].differences[0].verdict == "no difference shown"
+    assert not measures["heldout/worse"].decides
+    (conclusion,) = conclude(list(measures.values()), ["real", "worse"])
+    assert conclusion.text == "worse against real: worse by heldout/real bits_per_byte"
+    with pytest.raises(BadInput, match="a judge is one of heldout/real, heldout/worse"):
+        scored.findings("hellaswag").measures()
+
+
+def test_benchmarks_decide_and_groups_stand_for_their_members(tmp_path: Path) -> None:
+    measures = Scored(tmp_path, Scored.tasks).findings().measures()
+    assert [(each.name, each.items, each.decides) for each in measures] == [
+        ("heldout/real bits_per_byte", 39, False),
+        ("heldout/worse bits_per_byte", 40, False),
+        ("pair acc", 80, True),
+        ("pair answer_bits_per_byte", 80, True),
+        ("z acc_norm", 40, True),
+        ("z answer_bits_per_byte", 40, True),
+        ("benchmarks score", 120, True),
+        ("benchmarks answer_bits_per_byte", 120, True),
+    ]
+    (conclusion,) = conclude(measures, ["real", "worse"])
+    assert conclusion.text == "worse against real: no difference shown"
+    pair, z, score = (
+        next(each for each in measures if each.name == name) for name in ("pair acc", "z acc_norm", "benchmarks score")
+    )
+    for place in (0, 1):
+        mean = (pair.figures[place].mean.value + z.figures[place].mean.value) / 2
+        assert score.figures[place].mean.value == pytest.approx(mean)
+
+
+def test_other_items_in_one_run_are_noticed(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, Scored.tasks)
+    path = scored.store.local_path(f"{scored.runs[-1].folder}/items.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(2, ITEMS.field("digest"), pa.array(["else"] * table.num_rows)), path)
+    with pytest.raises(RunFailed, match="all variants answer the same items"):
+        scored.findings().measures()
+
+
+def test_the_report_says_what_it_found(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, Scored.tasks)
+    measures = scored.findings("heldout/real").measures()
+    variants = tuple(
+        VariantRecord(
+            name=name, dataset=f"{each.name}/1", fingerprint="f", train_tokens=9, epochs=0.5, changes={}, runs=()
+        )
+        for name, each in scored.datasets.items()
+    )
+    record = AblationRecord(
+        name="abl",
+        fingerprint="f",
+        tokens=1000,
+        seeds=(1, 2),
+        confidence=0.95,
+        variants=variants,
+        measures=measures,
+        conclusions=conclude(measures, ["real", "worse"]),
+    )
+    assert "=> worse against real: worse" in record.text()
+    assert "cover the choice of items and the seeds" in record.text()
+    assert "| heldout/real bits_per_byte (-) * | 39 | real |" in record.markdown()
+    assert draw(record) == draw(record)
+    alone = record.model_copy(update={"seeds": (1,)})
+    assert "give two seeds or more" in alone.text()
