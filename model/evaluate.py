@@ -6,9 +6,7 @@ with the same settings is not made again.
 """
 
 import logging
-import math
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +15,12 @@ from pydantic import ValidationError
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from infra.tracking import log_file, log_metrics
-from infra.vocabulary import load_vocabulary
 from model.config import EvaluationSettings, validate_evaluation
-from model.run import (
-    BitsPerByte,
-    EvaluationRecord,
-    RunRecord,
-    Sample,
-    evaluation_path,
-    load_launch,
-    open_run_folder,
-)
+from model.evaluation.tracking import track_evaluation
+from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder
 
 if TYPE_CHECKING:
-    from model.evaluation.heldout import HeldOut
+    from model.evaluation.measuring import Measuring
     from model.parallel import Place
     from model.recovery.checkpoint import CheckpointRecord, Checkpoints
 
@@ -59,23 +48,28 @@ def _read_settings(path: Path) -> EvaluationSettings:
 
 def evaluate(store: Store, run: RunRecord, dataset: DatasetManifest, settings: EvaluationSettings) -> EvaluationRecord:
     """Measure, and write and track the record; every rank calls this and gets it."""
+    from model.evaluation.measuring import Measuring
     from model.parallel import parallel
     from model.recovery.checkpoint import Checkpoints
 
     # Sequence parallelism and overlap help training only, and a single position cannot be shared out.
-    layout = settings.parallel.model_copy(update={"sequence_parallel": False, "overlap": False})
+    layout = settings.parallel.model_copy(
+        update={"sequence_parallel": False, "tensor_overlap": False, "overlap": False}
+    )
     settings = settings.model_copy(update={"parallel": layout})
     with parallel(layout, run.training.seed) as place:
         checkpoints = Checkpoints(store, run, place)
         checkpoint = _find(checkpoints, settings.step, run)
-        path = evaluation_path(run, checkpoint.step)
-        record = _same_evaluation(store, path, run, settings)
+        measuring = Measuring(store, run, dataset, settings, place)
+        record = _same_evaluation(store, run, checkpoint.step, settings, measuring.items_digest)
         if record is None:
-            record = _measure(store, run, dataset, settings, place, checkpoints, checkpoint)
-            if place.is_reporter:
-                record.save(store, path)
-                _track(store, run, record, store.local_path(path))
-        if place.is_reporter:
+            record = _measure(measuring, run, settings, place, checkpoints, checkpoint)
+            if place.rank == 0:
+                record.save(store, evaluation_path(run, checkpoint.step))
+                measuring.forget_answers(checkpoint.step)
+                tokens = checkpoint.consumed_samples * run.training.model.sequence_length
+                track_evaluation(store, run, record, tokens)
+        if place.rank == 0:
             _announce(record)
         place.wait_for_all()
     return record
@@ -92,12 +86,15 @@ def _find(checkpoints: "Checkpoints", step: int | None, run: RunRecord) -> "Chec
     return record
 
 
-def _same_evaluation(store: Store, path: str, run: RunRecord, settings: EvaluationSettings) -> EvaluationRecord | None:
+def _same_evaluation(
+    store: Store, run: RunRecord, step: int, settings: EvaluationSettings, items_digest: str | None
+) -> EvaluationRecord | None:
+    path = evaluation_path(run, step)
     if not store.exists(path):
         return None
     found = EvaluationRecord.load(store, path)
     same = found.fingerprint == run.fingerprint and _chosen(found.settings) == _chosen(settings)
-    return found if same else None
+    return found if same and found.items_digest == items_digest and found.untrained_loss is not None else None
 
 
 def _chosen(settings: EvaluationSettings) -> dict[str, Any]:
@@ -106,119 +103,30 @@ def _chosen(settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def _measure(
-    store: Store,
+    measuring: "Measuring",
     run: RunRecord,
-    dataset: DatasetManifest,
     settings: EvaluationSettings,
     place: "Place",
     checkpoints: "Checkpoints",
     checkpoint: "CheckpointRecord",
 ) -> EvaluationRecord:
     from model.architectures.build import build_model
-    from model.data.objectives import Objective
-    from model.evaluation.heldout import model_nats
 
-    started = time.monotonic()
-    held_out, unigram = _open_data(store, dataset, settings, place)
-    length, micro = run.training.model.sequence_length, settings.micro_batch_size
     chunks = build_model(run.training, settings.parallel, place, run.vocabulary_size)
-    options: dict[str, Any] = {"across": run.training.data.attend_across_documents}
-    if not run.training.model.predicts_next_token:
-        end, seed = dataset.tokenizer.end_of_document, run.training.seed
-        options["objective"] = Objective(run.training.model, run.vocabulary_size, end, seed, held_out=True)
-    untrained, _ = model_nats(chunks, held_out, length, micro, place, **options)
+    measuring.measure_untrained(chunks)
     checkpoints.load(checkpoint, chunks)
-    trained, tokens = model_nats(chunks, held_out, length, micro, place, **options)
-    samples = _samples(store, run, dataset, settings, chunks[0], place) if settings.prompts else ()
-    bits = math.log(2) * held_out.text_bytes
-    per_byte = BitsPerByte(trained=trained / bits, untrained=untrained / bits, unigram=unigram / bits)
-    return EvaluationRecord(
-        fingerprint=run.fingerprint,
-        step=checkpoint.step,
-        layout=place.layout,
-        settings=settings,
-        documents=held_out.count,
-        tokens=tokens,
-        text_bytes=held_out.text_bytes,
-        loss=trained / tokens,
-        untrained_loss=untrained / tokens,
-        perplexity=math.exp(trained / tokens),
-        bits_per_byte=per_byte if run.training.model.predicts_next_token else None,
-        samples=samples,
-        seconds=time.monotonic() - started,
-    )
-
-
-def _open_data(
-    store: Store, dataset: DatasetManifest, settings: EvaluationSettings, place: "Place"
-) -> tuple["HeldOut", float]:
-    """The held-out text, and its likelihood by token frequencies, for which the ranks share the counting."""
-    import torch
-
-    from model.data.documents import Documents
-    from model.data.shards import verify_shards
-    from model.evaluation.heldout import choose, unigram_nats
-
-    if not dataset.tokens("heldout"):
-        raise BadInput(
-            f"dataset {dataset.name}/{dataset.version} has no held-out tokens",
-            "an evaluation measures on text that was not trained on",
-            "Build the dataset with a held-out split",
-        )
-    own = dataset.shards[place.rank :: place.processes]
-    verify_shards(store, dataset, own, content=settings.verify_shards)
-    place.wait_for_all()
-    tokenizer = dataset.tokenizer
-    held_out = choose(Documents(store, dataset.split("heldout")), settings.max_tokens, tokenizer.end_of_document)
-    own_training = [shard for shard in own if shard.split == "train"]
-    counts = Documents(store, own_training).frequencies(tokenizer.vocabulary_size)
-    return held_out, unigram_nats(place.sum_counts(torch.from_numpy(counts)).numpy(), held_out)
-
-
-def _samples(
-    store: Store,
-    run: RunRecord,
-    dataset: DatasetManifest,
-    settings: EvaluationSettings,
-    model: Any,
-    place: "Place",
-) -> tuple[Sample, ...]:
-    from model.generate import continue_prompts
-
-    vocabulary = load_vocabulary(store, dataset.tokenizer)
-    length = run.training.model.sequence_length
-    return continue_prompts(model, vocabulary, dataset.tokenizer, settings, length, place.device)
-
-
-def _track(store: Store, run: RunRecord, record: EvaluationRecord, path: Path) -> None:
-    tracked = load_launch(store, run).tracked
-    if tracked is None:
-        return
-    metrics = {
-        "heldout_loss": record.loss,
-        "heldout_perplexity": record.perplexity,
-        "heldout_loss_untrained": record.untrained_loss,
-    }
-    if (bits := record.bits_per_byte) is not None:
-        metrics["heldout_bits_per_byte"] = bits.trained
-        metrics["heldout_bits_per_byte_untrained"] = bits.untrained
-        metrics["heldout_bits_per_byte_unigram"] = bits.unigram
-    log_metrics(tracked, record.step, metrics)
-    log_file(tracked, path, "evaluations")
+    return measuring.measure(chunks, checkpoint.step)
 
 
 def _announce(record: EvaluationRecord) -> None:
+    tokens = f"{record.tokens:,}"
     logger.info(
-        "step %d on %s held-out tokens: loss %.4f (untrained %.4f), perplexity %.2f",
-        record.step,
-        f"{record.tokens:,}",
-        record.loss,
-        record.untrained_loss,
-        record.perplexity,
+        "step %d on %s held-out tokens: loss %.4f, perplexity %.2f", record.step, tokens, record.loss, record.perplexity
     )
     if (bits := record.bits_per_byte) is not None:
-        numbers = (bits.trained, bits.unigram, bits.untrained)
-        logger.info("bits per byte %.3f (unigram %.3f, untrained %.3f)", *numbers)
+        logger.info("bits per byte %.3f (unigram %.3f)", bits.trained, bits.unigram)
+    if record.tasks:
+        logger.info("%d benchmarks in %.0f s", len(record.tasks), record.seconds)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ What a position may see is said by `attention_mask`:
     int [batch, sequence]       a document's number for each position of the whole sequence, the same on every rank that
                                 shares it: positions see their own document only; -1 is padding
     bool [batch, 1, q, k]       Megatron-Core's own form, true where a query must not look
+    KeyValueCache               all positions before, which it remembers; causal, without context parallelism
 
 In cross-attention the numbers belong to the keys, and all but padding is seen. A sliding window narrows all of these.
 
@@ -30,6 +31,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from model.architectures.context import gather_keys_and_values, halves
+from model.architectures.key_value_cache import KeyValueCache
 from model.parallel import context_group, tensor_rank_dropout
 
 Visible = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -50,6 +52,7 @@ class CoreAttention(MegatronModule):
         **_: Any,
     ) -> None:
         super().__init__(config=config)
+        self._layer = layer_number
         self._scale = softmax_scale
         self._causal = attn_mask_type in (AttnMaskType.causal, AttnMaskType.padding_causal)
         self._cross = attention_type == "cross"
@@ -64,7 +67,7 @@ class CoreAttention(MegatronModule):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | KeyValueCache | None = None,
         **_: Any,
     ) -> torch.Tensor:
         """Attend.
@@ -73,7 +76,9 @@ class CoreAttention(MegatronModule):
         the result is [positions, batch, heads * width]. Under context parallelism the positions are this rank's two
         chunks of the sequence, see `model.architectures.context`.
         """
-        if self._context_size == 1:
+        if isinstance(attention_mask, KeyValueCache):
+            attended = self._remember(query, key, value, attention_mask)
+        elif self._context_size == 1:
             attended = self._attend(query, key, value, attention_mask, key.shape[0] - query.shape[0])
         else:
             key, value = gather_keys_and_values(key, value, self._context)
@@ -85,15 +90,42 @@ class CoreAttention(MegatronModule):
             attended = torch.cat(parts)
         return attended.reshape(*query.shape[:2], -1)
 
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, start: int
+    def _remember(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, cache: KeyValueCache
     ) -> torch.Tensor:
-        """Attend from queries at positions start, start + 1, ... to keys at positions 0, 1, ...; shapes as above."""
+        """Attend from the positions that the cache is handed to those that it remembers; shapes as above."""
+        if cache.is_empty:
+            cache.begin(self._layer, key, value)
+            return self._attend(query, key, value, None, 0, dense=True)
+        keys, values = cache.add(self._layer, key, value)
+        _, rows, heads, width = query.shape
+        # One query for each head: those that share a key count as queries of one head, so that no key is copied.
+        shared = query.reshape(rows, keys.shape[1], -1, width)
+        attended = scaled_dot_product_attention(
+            shared, keys, values, attn_mask=cache.visible(self._window), scale=self._scale
+        )
+        return attended.reshape(1, rows, heads, width)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None,
+        start: int,
+        *,
+        dense: bool = False,
+    ) -> torch.Tensor:
+        """Attend from queries at positions start, start + 1, ... to keys at positions 0, 1, ...; shapes as above.
+
+        With `dense` nothing is compiled for the shapes at hand.
+        """
         heads_first = [each.permute(1, 2, 0, 3) for each in (query, key, value)]
         shared = query.shape[2] != key.shape[2]
         dropout = self._dropout if self.training else 0.0
         plain = mask is None and self._window is None
-        if not plain and query.is_cuda and dropout == 0 and (mask is None or mask.ndim == 2):
+        flexible = query.is_cuda and dropout == 0 and (mask is None or mask.ndim == 2)
+        if not plain and flexible and not dense:
             shared_masks: Any = self.config
             blocks = shared_masks.block_masks.of(self._visible(mask, start), mask, query, key, start, self._window)
             attended = _fused_flex(*heads_first, block_mask=blocks, scale=self._scale, enable_gqa=shared)

@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     # Megatron-Core warns of optional libraries while it is imported; tests hold every later warning for an error.
     warnings.simplefilter("ignore")
     on_cpu.install()
-    for name in ("model.loop", "model.generate", "model.evaluation.heldout"):
+    for name in ("model.loop", "model.evaluation.generation", "model.evaluation.heldout"):
         import_module(name)
     from model.config import ParallelSettings
     from model.parallel import Place, parallel
