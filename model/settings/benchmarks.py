@@ -17,6 +17,9 @@ class BenchmarkSettings(Settings):
     """Items of each task, from its first on; unset takes all."""
     few_shot: int | None = Field(default=None, ge=0)
     """Examples before each question; unset takes what the task itself says."""
+    truncate_long_prompts: bool = False
+    """Whether prompts longer than the model's context are cut from the left and counted, as the harness does without a
+    word; they are refused otherwise."""
     max_new_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of a generated answer, whatever the task says; unset leaves it to the task (256 by default)."""
     run_generated_code: bool = False

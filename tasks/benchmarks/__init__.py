@@ -1,0 +1,1 @@
+"""Benchmark files as they are published, turned into folders that lm-evaluation-harness reads."""
