@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from lm_eval import evaluator
@@ -25,11 +25,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from model.evaluation.answers import Answers, request_digest
 from model.evaluation.crew import Crew
 from model.evaluation.encoding import PromptEncoder
+from model.evaluation.generation import GenerationRequest
 from model.evaluation.scoring import Request, Score, groups
 from model.settings.benchmarks import BenchmarkSettings
-
-if TYPE_CHECKING:
-    from model.evaluation.generation import GenerationRequest
 
 logger = logging.getLogger(__name__)
 
@@ -111,27 +109,24 @@ class MegatronLM(TemplateLM):
         found = self._ask("generate", asked, digests, self._prompt_groups)
         return [self._text(request, added) for request, added in zip(asked, found, strict=True)]
 
-    def _prompt(self, prompt: Sequence[int], wanted: dict[str, Any], times: Counter[str]) -> "GenerationRequest":
+    def _prompt(self, prompt: Sequence[int], wanted: dict[str, Any], times: Counter[str]) -> GenerationRequest:
         """A task's request in our terms. A prompt that is asked several times gets a seed for each time."""
-        from model.evaluation.generation import GenerationRequest
-
         options: Any = normalize_gen_kwargs(wanted, _DEFAULT_NEW_TOKENS)
         new_tokens = min(options["max_gen_toks"], self._settings.max_new_tokens or options["max_gen_toks"])
         new_tokens = min(new_tokens, self.max_length // 2)  # where the harness's `hf` fails for want of room
         given = tuple(prompt[-(self.max_length - new_tokens) :])
-        temperature = float(options["temperature"]) if options["do_sample"] else 0.0
-        sampled = {"temperature": temperature, "top_k": options.get("top_k"), "top_p": options.get("top_p")}
-        key = request_digest("seed", given, seed=self._settings.seed, until=options["until"], **sampled)
-        times[key] += 1
-        return GenerationRequest(
-            prompt=given,
-            max_new_tokens=new_tokens,
-            stop=tuple(each for each in options["until"] if each),
-            seed=int(request_digest(key, times=times[key])[:8], 16) if temperature else 0,
-            **(sampled if temperature else {"temperature": 0.0}),
+        request = GenerationRequest(given, new_tokens, tuple(each for each in options["until"] if each))
+        if not options["do_sample"]:
+            return request
+        sampled = request._replace(
+            temperature=float(options.get("temperature", 1.0)), top_k=options.get("top_k"), top_p=options.get("top_p")
         )
+        key = _generation_digest(sampled)
+        times[key] += 1
+        seed = request_digest("seed", own=self._settings.seed, of=key, times=times[key])
+        return sampled._replace(seed=int(seed[:8], 16))
 
-    def _prompt_groups(self, requests: Sequence["GenerationRequest"]) -> list[list[int]]:
+    def _prompt_groups(self, requests: Sequence[GenerationRequest]) -> list[list[int]]:
         """Groups of prompts, longest first, that take about as long as some batches."""
         found: list[list[int]] = []
         free = 0
@@ -143,7 +138,7 @@ class MegatronLM(TemplateLM):
             found[-1].append(number)
         return found
 
-    def _text(self, request: "GenerationRequest", added: list[int]) -> str:
+    def _text(self, request: GenerationRequest, added: list[int]) -> str:
         # Decoded together, for the space or the half of a character at the border.
         text = self._encoder.decode([*request.prompt, *added])[len(self._encoder.decode(request.prompt)) :]
         return postprocess_generated_text(text, list(request.stop), None)
@@ -168,7 +163,7 @@ class MegatronLM(TemplateLM):
         return [self._answers[each] for each in digests]
 
 
-def _generation_digest(request: "GenerationRequest") -> str:
+def _generation_digest(request: GenerationRequest) -> str:
     settings = (request.max_new_tokens, request.stop, request.temperature, request.top_k, request.top_p, request.seed)
     return request_digest("generate", request.prompt, settings=settings)
 

@@ -18,6 +18,7 @@ from model.config import TrainingSettings
 from model.evaluation.answers import Answers
 from model.evaluation.crew import Crew
 from model.evaluation.encoding import PromptEncoder
+from model.evaluation.generation import Generator
 from model.evaluation.scoring import Scorer
 from model.interchange.export import ExportSettings, export_checkpoint
 from model.parallel import Place
@@ -99,6 +100,47 @@ def test_answers_are_those_of_the_same_weights_in_transformers(
     expected_rolled = theirs.loglikelihood_rolling(asked("loglikelihood_rolling", [(each,) for each in texts]))
     assert rolled == pytest.approx(expected_rolled, abs=1e-2)
     assert rolled[2] == 0
+
+
+def plainly_continued(model: Any, prompt: list[int], count: int) -> list[int]:
+    """The likeliest tokens, one after the other, from the whole text each time."""
+    ids = list(prompt)
+    for _ in range(count):
+        read = torch.tensor([ids])
+        with torch.no_grad():
+            logits = model(read, torch.arange(len(ids))[None], None)[0, -1, :VOCABULARY]
+        logits[3] = -torch.inf  # padding
+        ids.append(int(logits.argmax()))
+        if ids[-1] == 2:
+            return ids[len(prompt) : -1]
+    return ids[len(prompt) :]
+
+
+def test_texts_are_continued_up_to_a_stop(
+    place: Place, chunks: list[Any], encoder: PromptEncoder, store: Store, dataset: DatasetManifest
+) -> None:
+    vocabulary = load_vocabulary(store, dataset.tokenizer)
+    generator = Generator(chunks, place, LENGTH, dataset.tokenizer, vocabulary)
+    counts: list[int] = []
+    long = "import sys\n" * 60
+    greedy = {"do_sample": False, "max_gen_toks": 24}
+    sampled = {"do_sample": True, "temperature": 1.0, "top_k": 20, "max_gen_toks": 12, "until": []}
+    settings = BenchmarkSettings(tokens_at_once=512, max_new_tokens=16)
+    with Crew(place, {"generate": counting(generator.generate, counts)}) as crew:
+        lm = MegatronLM(encoder, crew, settings, LENGTH)
+        plain = [("def f", {"until": [], **greedy}), (long, {"until": [], **greedy})]
+        first, second = lm.generate_until(asked("generate_until", plain))
+        chunks[0].eval()
+        for text, prompt in ((first, encoder.encode("def f")), (second, encoder.encode(long)[-(LENGTH - 16) :])):
+            added = plainly_continued(chunks[0], prompt, 16)
+            assert text == encoder.decode([*prompt, *added])[len(encoder.decode(prompt)) :]
+        stop = first[3:5]
+        (cut,) = lm.generate_until(asked("generate_until", [("def f", {"until": [stop], **greedy})]))
+        assert cut == first[: first.index(stop)]
+        draws = lm.generate_until(asked("generate_until", [("def f", sampled)] * 3))
+        assert len(set(draws)) == 3
+        assert lm.generate_until(asked("generate_until", [("def f", sampled)] * 3)) == draws
+    assert counts == [2, 1, 3]
 
 
 class Killed(Exception):
