@@ -229,6 +229,8 @@ class Registry:
             if champion is not None:
                 self._client.set_registered_model_alias(self.model, "previous", str(champion.version))
             self._client.set_registered_model_alias(self.model, "champion", str(version.version))
+            if version.was_taken_back:
+                self._client.delete_model_version_tag(self.model, str(version.version), _TAKEN_BACK)
         self.drop("candidate", version)
 
     def drop(self, alias: Alias, version: ModelVersion) -> None:

@@ -128,6 +128,23 @@ def _continued(client: Any, uri: str, experiment: str, previous: TrackedRun | No
     return previous
 
 
+def has_run(run: TrackedRun) -> bool:
+    """Whether a run is still where it was recorded; BadInput if the server does not answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        open_client(run.tracking_uri).get_run(run.run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise BadInput(
+            f"mlflow_tracking_uri = {run.tracking_uri} ({_first_line(error)})",
+            "the MLflow server must answer",
+            "Start the server",
+        ) from error
+    return True
+
+
 def _created(client: Any, store: Store, uri: str, experiment: str, name: str) -> TrackedRun:
     found = client.get_experiment_by_name(experiment)
     if found is None:

@@ -1,0 +1,102 @@
+"""An evaluation as MLflow shows it: metrics by names that make sections of charts, and rows of tables.
+
+    benchmarks/hellaswag acc_norm                  main metric of each benchmark; groups, but not their members
+    benchmarks/answer_bits_per_byte/hellaswag      the measure that moves while accuracies are still near chance
+    benchmarks/stderr/hellaswag acc_norm           standard errors
+    heldout/bits_per_byte                          of the whole held-out split
+    heldout/bits_per_byte/source web               of its groups
+
+MLflow makes a section of all that stands before the last slash; sections by task would be dozens. The tables hold
+every metric with its interval.
+"""
+
+import re
+from typing import Any
+
+from model.evaluation.contender import top_tasks
+from model.evaluation.records import Estimate
+from model.run import EvaluationRecord
+
+_MEASURES = ("loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")
+_CONTINUOUS = "answer_bits_per_byte"
+_REFUSED = re.compile(r"[^\w.\- /]")
+
+
+def evaluation_metrics(record: EvaluationRecord) -> dict[str, float]:
+    """All that MLflow draws of an evaluation, by name."""
+    metrics = _heldout_metrics(record)
+    for task in top_tasks(record):
+        main = task.metrics[task.main_metric]
+        name = _allowed(f"{task.task} {task.main_metric}")
+        metrics[f"benchmarks/{name}"] = main.value
+        if main.standard_error is not None:
+            metrics[f"benchmarks/stderr/{name}"] = main.standard_error
+        if (bits := task.metrics.get(_CONTINUOUS)) is not None:
+            metrics[f"benchmarks/{_CONTINUOUS}/{_allowed(task.task)}"] = bits.value
+    return metrics
+
+
+def _heldout_metrics(record: EvaluationRecord) -> dict[str, float]:
+    metrics = {"heldout/loss": record.loss, "heldout/perplexity": record.perplexity}
+    if record.untrained_loss is not None:
+        metrics["heldout/untrained/loss"] = record.untrained_loss
+    if (bits := record.bits_per_byte) is not None:
+        metrics["heldout/bits_per_byte"] = bits.trained
+        if bits.untrained is not None:
+            metrics["heldout/untrained/bits_per_byte"] = bits.untrained
+        metrics["heldout/unigram/bits_per_byte"] = bits.unigram
+    for group in record.groups:
+        if group.group == "all":
+            metrics |= {f"heldout/{name}": group.metrics[name].value for name in _MEASURES if name in group.metrics}
+        else:
+            measure = "bits_per_byte" if "bits_per_byte" in group.metrics else "loss"
+            metrics[f"heldout/{measure}/{_allowed(group.group.replace('=', ' '))}"] = group.metrics[measure].value
+    return metrics
+
+
+def _allowed(name: str) -> str:
+    """A part of a metric's name as MLflow takes it: without slashes of its own, which would make sections."""
+    return _REFUSED.sub("_", name).replace("/", "_")
+
+
+def benchmark_rows(record: EvaluationRecord) -> list[dict[str, Any]]:
+    """A row for each task and metric, for `infra.tracking.log_table`; main metrics are marked."""
+    return [
+        {
+            "task": task.task,
+            "metric": name,
+            "main": "main" if name == task.main_metric else "",
+            **_figures(estimate),
+            "chance": task.chance,
+            "items": task.items,
+            "few_shot": task.few_shot,
+            "contaminated": task.contaminated,
+            "without_contaminated": clean.value if (clean := (task.clean_metrics or {}).get(name)) else None,
+        }
+        for task in record.tasks
+        for name, estimate in task.metrics.items()
+    ]
+
+
+def heldout_rows(record: EvaluationRecord) -> list[dict[str, Any]]:
+    """A row for each group of held-out documents and metric."""
+    return [
+        {"group": group.group, "metric": name, **_figures(estimate), "documents": group.documents}
+        | {"tokens": group.tokens, "bytes": group.text_bytes}
+        for group in record.groups
+        for name, estimate in group.metrics.items()
+    ]
+
+
+def sample_rows(record: EvaluationRecord, tokens: int) -> list[dict[str, Any]]:
+    """A row for each prompt, with how the continuation was sampled; `tokens` is how many were trained on."""
+    settings = record.settings
+    sampling = {"temperature": settings.temperature, "top_k": settings.top_k, "most_tokens": settings.sample_tokens}
+    return [
+        {"tokens": tokens, "prompt": each.prompt, "continuation": each.text, **sampling, "seed": settings.seed}
+        for each in record.samples
+    ]
+
+
+def _figures(estimate: Estimate) -> dict[str, float | None]:
+    return {"value": estimate.value, "stderr": estimate.standard_error, "low": estimate.low, "high": estimate.high}
