@@ -1,0 +1,81 @@
+"""Results with and without the items that a model has seen in training."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
+
+from model.evaluation.items import estimates, is_exponential, pool, read_scores
+from model.evaluation.records import Estimate, TaskResult
+from model.evaluation.task_samples import Score, Scores
+from model.settings.benchmarks import BenchmarkSettings
+
+pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
+
+
+def with_contamination(
+    results: Sequence[TaskResult],
+    scores: pa.Table,
+    contaminated: Mapping[str, Collection[int]],
+    settings: BenchmarkSettings,
+) -> tuple[TaskResult, ...]:
+    """Results that say how many of their items are contaminated, and their metrics over the others.
+
+    `scores` are SCORES, `contaminated` the items of each task that was looked for, perhaps none; other tasks stay as
+    they are, as do groups of such. A metric that is no ratio of sums over items has no figure without some of them.
+    """
+    tasks = sorted({task for each in results for task in _tasks(each)})
+    known = read_scores(scores.filter(pc.is_in(scores["task"], pa.array(tasks, pa.string()))))
+    return tuple(_with_contamination(each, known, contaminated, settings) for each in results)
+
+
+def _tasks(result: TaskResult) -> tuple[str, ...]:
+    return result.members or (result.task,)
+
+
+def _with_contamination(
+    result: TaskResult,
+    scores: Mapping[str, Scores],
+    contaminated: Mapping[str, Collection[int]],
+    settings: BenchmarkSettings,
+) -> TaskResult:
+    tasks = _tasks(result)
+    if contaminated.keys().isdisjoint(tasks):
+        return result
+    bad = {task: frozenset(contaminated.get(task, ())) for task in tasks}
+    count = sum(map(len, bad.values()))
+    clean = _clean_metrics(result, scores, bad, settings) if count else result.metrics
+    return result.model_copy(update={"contaminated": count, "clean_metrics": clean})
+
+
+def _clean_metrics(
+    result: TaskResult,
+    scores: Mapping[str, Scores],
+    bad: Mapping[str, frozenset[int]],
+    settings: BenchmarkSettings,
+) -> dict[str, Estimate]:
+    clean: dict[str, list[Score]] = {}
+    for metric, found in result.metrics.items():
+        whole = [scores.get(task, {}).get(metric, []) for task in bad]
+        alike = _alike(metric, whole, found)
+        left = [[row for row in rows if row.item not in seen] for rows, seen in zip(whole, bad.values(), strict=True)]
+        clean[metric] = pool([rows for rows in left if rows], alike=alike)
+    return estimates(clean, settings)
+
+
+def _alike(metric: str, members: Sequence[Sequence[Score]], found: Estimate) -> bool:
+    """Whether it is a group's members that count the same, not their items, which its figure tells."""
+    whole = [rows for rows in members if rows]
+    return (
+        len(whole) > 1
+        and not _is_figure(metric, pool(whole), found)
+        and _is_figure(metric, pool(whole, alike=True), found)
+    )
+
+
+def _is_figure(metric: str, rows: Sequence[Score], found: Estimate) -> bool:
+    ratio = math.fsum(row.value for row in rows) / math.fsum(row.weight for row in rows)
+    value = math.log(found.value) if is_exponential(metric) and found.value > 0 else found.value
+    return math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12)
