@@ -3,7 +3,7 @@
 A *step* is one update of the weights over one global batch.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -12,8 +12,8 @@ from infra.settings import Settings, operational
 from model.data.settings import DataSettings
 from model.estimates.flops import body_parameters
 from model.settings.architecture import ModelSettings, check_model
-from model.settings.benchmarks import BenchmarkSettings
 from model.settings.duration import BatchRamp, BatchSizes, Duration, check_batches
+from model.settings.evaluation import EvaluationDuringTraining, EvaluationSettings
 from model.settings.layout import ParallelSettings, check_parallel
 from model.settings.safety import CheckpointSettings, HealthSettings
 
@@ -105,6 +105,8 @@ class TrainingSettings(Settings):
     """When and how training state is written."""
     health: HealthSettings = operational(HealthSettings())
     """What is held for unhealthy, and what is done about it."""
+    evaluation: EvaluationDuringTraining | None = operational(None)
+    """Evaluations while it trains; unset makes none."""
     log_every: int = operational(10, ge=1)
     """Steps between progress lines and between deliveries of metrics to MLflow."""
     verify_shards: bool = operational(True)
@@ -134,37 +136,6 @@ class TrainingSettings(Settings):
         return self.batches.steps(samples) if samples is not None else self.duration.steps or 1
 
 
-class EvaluationSettings(Settings):
-    """What is measured on the held-out split, and which texts the model is asked to continue."""
-
-    step: int | None = Field(default=None, ge=1)
-    """Step of the checkpoint to evaluate; unset takes the newest."""
-    parallel: ParallelSettings = operational(ParallelSettings())
-    """Layout of the evaluation; it need not be that of the training."""
-    micro_batch_size: int = operational(8, ge=1)
-    """Sequences that go through the layers at once in one process."""
-    verify_shards: bool = operational(True)
-    """Whether the SHA-256 of every shard that is read is checked before."""
-    max_tokens: int | None = Field(default=None, ge=1)
-    """Held-out tokens to measure on, cut down to whole documents (at least one); unset takes the whole split."""
-    benchmarks: BenchmarkSettings = BenchmarkSettings()
-    """Tasks of lm-evaluation-harness."""
-    groups: tuple[Literal["source", "language", "host"], ...] = ("source", "language")
-    """By what the held-out split is told apart, besides being measured as a whole."""
-    held_out: tuple[Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")], ...] = ()
-    """NAME/VERSION of further datasets, of the same tokenizer, whose held-out splits are measured as wholes."""
-    prompts: tuple[str, ...] = ()
-    """Texts to continue; needs pipeline = 1."""
-    sample_tokens: int = Field(default=64, ge=1)
-    """Most tokens to add to a prompt; a continuation also stops at the end of the document."""
-    temperature: float = Field(default=0.8, ge=0)
-    """Divides the logits before sampling; 0 takes the likeliest token each time."""
-    top_k: int | None = Field(default=50, ge=1)
-    """Samples among so many likeliest tokens; unset samples among all."""
-    seed: int = Field(default=1234, ge=0, lt=2**31)
-    """Seed of the sampling."""
-
-
 def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput a model or layout that cannot work, before any process starts."""
     check_model(settings.model)
@@ -176,6 +147,9 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
             "a recurrent network carries its state from one document of a sample to the next",
             "Set data.attend_across_documents to true",
         )
+    if settings.evaluation is not None:
+        own = settings.evaluation.of.model_copy(update={"parallel": settings.parallel})
+        validate_evaluation(own, settings.model, vocabulary_size)
     data, pipeline = settings.parallel.data, settings.parallel.pipeline
     name = f"micro_batch_size x data processes = {settings.micro_batch_size} x {data}"
     check_batches(settings.batches, settings.micro_batch_size * data, name)
@@ -196,16 +170,16 @@ def _check_optimizer(settings: TrainingSettings) -> None:
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:
     """Refuse with BadInput an evaluation that cannot work with this model, before any process starts."""
     check_parallel(model, settings.parallel, vocabulary_size)
-    if settings.prompts and not model.predicts_next_token:
+    if (settings.prompts or settings.benchmarks.tasks) and not model.predicts_next_token:
         raise BadInput(
-            f"{len(settings.prompts)} prompts with model.architecture = {model.architecture}",
-            "only a model that predicts the next token continues a text",
-            "Give no prompts, or train a gpt",
+            f"{len(settings.prompts)} prompts and {len(settings.benchmarks.tasks)} tasks with model.architecture = "
+            f"{model.architecture}",
+            "only a model that predicts the next token continues a text or tells how likely it is",
+            "Give neither, or train a gpt",
         )
-    for name, needs in (("pipeline", "all layers"), ("context", "all positions")):
-        if settings.prompts and (size := getattr(settings.parallel, name)) > 1:
-            raise BadInput(
-                f"parallel.{name} = {size} with {len(settings.prompts)} prompts",
-                f"text is generated token by token, which needs {needs} in one process",
-                f"Set parallel.{name} to 1 for this evaluation, whatever the training used, or give no prompts",
-            )
+    if settings.prompts and settings.parallel.context > 1:
+        raise BadInput(
+            f"parallel.context = {settings.parallel.context} with {len(settings.prompts)} prompts",
+            "text is generated token by token, and one position cannot be shared out",
+            "Set parallel.context to 1 for this evaluation, whatever the training used, or give no prompts",
+        )

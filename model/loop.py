@@ -11,6 +11,7 @@ from model.data.loader import training_loader
 from model.data.shards import verify_shards
 from model.data.sources import open_order
 from model.estimates.speed import summary_lines
+from model.evaluation.during import Evaluations
 from model.interchange.start import load_start
 from model.journal import Journal
 from model.parallel import Place, parallel
@@ -44,7 +45,7 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
         journal = Journal(store, run, training.step, device_name(place.device)) if place.is_reporter else None
         if journal:
             _announce(training, parameters)
-        loop = _Loop(store, training, journal, stop)
+        loop = _Loop(store, training, journal, stop, Evaluations(store, run, dataset, place))
         try:
             finished = loop.run()
         finally:
@@ -120,8 +121,16 @@ def _announce(training: Training, parameters: int) -> None:
 class _Loop:
     """Steps, and what happens between them."""
 
-    def __init__(self, store: Store, training: Training, journal: Journal | None, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        store: Store,
+        training: Training,
+        journal: Journal | None,
+        stop: StopRequest,
+        evaluations: Evaluations,
+    ) -> None:
         self._store, self._training, self.journal, self._stop = store, training, journal, stop
+        self._evaluations = evaluations
         self._run_dir = store.local_path(training.run.folder)
         self._stragglers = Stragglers(training.run.training.health, training.place)
         profile, place = training.run.training.profile, training.place
@@ -138,6 +147,7 @@ class _Loop:
     def run(self) -> bool:
         """Make steps until the run is complete (True) or a rank was asked to stop (False); a checkpoint ends both."""
         training, every = self._training, self._training.run.training.checkpoint.every_steps
+        self._evaluate()
         while training.step < training.run.steps:
             try:
                 with self._profiler.around(training.step + 1):
@@ -153,12 +163,23 @@ class _Loop:
                 return False
             if every is not None and training.step % every == 0:
                 training.save(self.seconds)
+            self._evaluate()
         training.save(self.seconds, wait=True)
         return True
+
+    def _evaluate(self) -> None:
+        training = self._training
+        step, samples = training.step, training.consumed_samples
+        before = samples - training.run.training.batches.at(step) if step else 0
+        if step and self._evaluations.due(step, before, samples):
+            with training.clock.waiting("evaluation"):
+                self._evaluations.make(training.chunks, step, samples)
 
     def _respond(self, finding: Unhealthy) -> None:
         training = self._training
         went_back = respond(training, finding, self._run_dir)
+        if went_back:
+            self._evaluations.forget_after(training.step)
         if went_back and self.journal:
             self.journal.close()
             self.journal = Journal(self._store, training.run, training.step, device_name(training.place.device))

@@ -122,8 +122,8 @@ class BitsPerByte(Settings):
     """Negative log2-likelihood of the text divided by its UTF-8 bytes, on the same tokens for all three."""
 
     trained: float
-    untrained: float
-    """The model as initialised."""
+    untrained: float | None = None
+    """The model as initialised; none where a run was measured while it trained."""
     unigram: float
     """Token frequencies of the training split, with one added to each count."""
 
@@ -136,6 +136,8 @@ class EvaluationRecord(Manifest):
     step: int
     layout: Layout
     settings: EvaluationSettings
+    items_digest: str | None = None
+    """Digest of all that benchmarks asked."""
     documents: int
     tokens: int
     """Predicted held-out tokens, ends of documents included."""
@@ -143,8 +145,8 @@ class EvaluationRecord(Manifest):
     """UTF-8 bytes of the same documents."""
     loss: float
     """Nats for each predicted token, of the trained model."""
-    untrained_loss: float
-    """The same of the model as initialised."""
+    untrained_loss: float | None = None
+    """The same of the model as initialised; none where a run was measured while it trained."""
     perplexity: float
     bits_per_byte: BitsPerByte | None = None
     """Only of a model that predicts the next token: others give a text no likelihood."""
@@ -290,9 +292,14 @@ def step_name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def evaluation_folder(record: RunRecord, step: int) -> str:
+    """Folder of the files beside an EvaluationRecord, relative to the root."""
+    return f"{record.folder}/evaluations/{step_name(step)}"
+
+
 def evaluation_path(record: RunRecord, step: int) -> str:
     """Path of an EvaluationRecord, relative to the root."""
-    return f"{record.folder}/evaluations/{step_name(step)}.json"
+    return f"{evaluation_folder(record, step)}.json"
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, float]]:

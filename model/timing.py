@@ -30,7 +30,7 @@ from model.config import ProfileSettings
 
 logger = logging.getLogger(__name__)
 
-KINDS: tuple[str, ...] = ("data", "compute", "communication", "optimizer", "checkpoint")
+KINDS: tuple[str, ...] = ("data", "compute", "communication", "optimizer", "checkpoint", "evaluation")
 _COMPUTE = ("forward-compute", "backward-compute")
 _OUTER = "forward-backward"
 

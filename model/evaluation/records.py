@@ -64,6 +64,8 @@ class TaskResult(Settings):
     """Accuracy of guessing; none where there are no choices."""
     members: tuple[str, ...] = ()
     """Tasks of a group."""
+    truncated: int = 0
+    """Items whose prompts lost their beginning for want of room."""
     contaminated: int | None = None
     """Items whose text occurs in the training tokens; none where that was not looked for."""
     clean_metrics: dict[str, Estimate] | None = None

@@ -21,7 +21,7 @@ def test_a_run_tells_how_fast_it_was(store: Store, dataset) -> None:
 
     rows = read_metrics(run_dir)
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
-    kinds = ("data", "compute", "communication", "optimizer", "checkpoint")
+    kinds = ("data", "compute", "communication", "optimizer", "checkpoint", "evaluation")
     for row in rows:
         assert row["devices"] == 2
         assert 0 < sum(row[f"{kind}_seconds"] for kind in kinds) <= row["seconds"] * 1.001

@@ -1,0 +1,235 @@
+"""Everything that an evaluation asks for, measured of a model: held-out text, benchmarks, samples.
+
+What can be known without weights is done when a `Measuring` is made: data is checked, tasks are loaded, their prompts
+built and found to fit. Then any number of models of the same run can be measured, such as that of a training run at
+several steps. Rank 0 alone runs the harness and writes files; see `model.evaluation.records` for these.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from infra.errors import BadInput
+from infra.manifest import DatasetManifest
+from infra.store import Store
+from infra.vocabulary import load_vocabulary
+from model.config import EvaluationSettings
+from model.data.documents import Documents
+from model.data.objectives import Objective
+from model.data.shards import verify_shards
+from model.evaluation.answers import Answers
+from model.evaluation.crew import Crew
+from model.evaluation.encoding import PromptEncoder
+from model.evaluation.further import further_datasets, further_likelihoods
+from model.evaluation.generation import Generator, continue_prompts
+from model.evaluation.heldout import DocumentNats, HeldOut, choose, document_nats, unigram_nats
+from model.evaluation.perplexity import HeldOutLikelihood, held_out_likelihood
+from model.evaluation.records import SCORES, TaskResult
+from model.evaluation.scoring import Scorer
+from model.parallel import Place
+from model.run import BitsPerByte, EvaluationRecord, RunRecord, evaluation_folder
+
+if TYPE_CHECKING:
+    from model.evaluation.items import Collected
+    from model.evaluation.tasks import LoadedTasks
+
+logger = logging.getLogger(__name__)
+
+
+class Measuring:
+    """See the module docstring; every rank makes one and calls its methods together with the others."""
+
+    def __init__(
+        self, store: Store, run: RunRecord, dataset: DatasetManifest, settings: EvaluationSettings, place: Place
+    ) -> None:
+        self._store, self._run, self._dataset, self._settings, self._place = store, run, dataset, settings, place
+        self._vocabulary = load_vocabulary(store, dataset.tokenizer)
+        self._encoder = PromptEncoder(self._vocabulary, dataset.tokenizer.end_of_document)
+        self._tasks, self._truncated = self._load_tasks() if place.rank == 0 else (None, {})
+        self.items_digest: str | None = place.share(self._tasks.digest if self._tasks else None)
+        """What benchmarks ask; none if there are none."""
+        self._further = further_datasets(store, dataset, settings.held_out)
+        self._held_out = _open_held_out(store, dataset, settings, place)
+        self._unigram = _unigram(store, dataset, self._held_out, place)
+        self._untrained: DocumentNats | None = None
+
+    def _load_tasks(self) -> "tuple[LoadedTasks | None, dict[str, int]]":
+        """Tasks whose prompts fit, and how many of each were cut."""
+        from model.evaluation.task_checks import check_lengths
+        from model.evaluation.tasks import load_tasks
+
+        wanted = self._settings.benchmarks
+        if not wanted.tasks:
+            return None, {}
+        tasks = load_tasks(wanted)
+        self._require_generation(tasks)
+        length = self._run.training.model.sequence_length
+        truncated = check_lengths(tasks, self._encoder, length, wanted)
+        asked = sum(len(task.instances) for task in tasks.tasks.values())
+        logger.info("%d tasks, %s requests", len(tasks.tasks), f"{asked:,}")
+        return tasks, truncated
+
+    def _require_generation(self, tasks: "LoadedTasks") -> None:
+        written = [name for name, task in tasks.tasks.items() if task.OUTPUT_TYPE == "generate_until"]
+        if written and self._place.layout.context > 1:
+            raise BadInput(
+                f"parallel.context = {self._place.layout.context} with {', '.join(written)}",
+                "text is generated token by token, and one position cannot be shared out",
+                "Set parallel.context to 1 for this evaluation, or leave these tasks out",
+            )
+
+    def measure_untrained(self, chunks: Sequence[Any]) -> None:
+        """Measure the model as initialised on the run's own held-out text, to be reported beside the trained one."""
+        self._untrained = self._nats(chunks, self._held_out)
+
+    def measure(self, chunks: Sequence[Any], step: int) -> EvaluationRecord:
+        """Measure the model of a step, and write the files beside the record, which the caller saves on rank 0."""
+        started = time.monotonic()
+        trained = self._nats(chunks, self._held_out)
+        texts = self._likelihoods(chunks, trained)
+        generator = self._generator(chunks)
+        collected = self._benchmarks(chunks, generator, step)
+        samples = ()
+        if generator is not None and self._settings.prompts:
+            length = self._run.training.model.sequence_length
+            samples = continue_prompts(generator, self._vocabulary, self._dataset.tokenizer, self._settings, length)
+        if self._place.rank == 0:
+            self._write(step, texts, collected)
+        tasks: tuple[TaskResult, ...] = self._place.share(collected.tasks if collected else ())
+        held_out, untrained = self._held_out, self._untrained
+        return EvaluationRecord(
+            fingerprint=self._run.fingerprint,
+            step=step,
+            layout=self._place.layout,
+            settings=self._settings,
+            items_digest=self.items_digest,
+            documents=held_out.count,
+            tokens=int(trained.tokens.sum()),
+            text_bytes=held_out.text_bytes,
+            loss=trained.loss,
+            untrained_loss=None if untrained is None else untrained.loss,
+            perplexity=math.exp(trained.loss),
+            bits_per_byte=self._bits_per_byte(trained),
+            groups=tuple(group for text in texts for group in text.groups(self._settings.benchmarks)),
+            tasks=tasks,
+            samples=samples,
+            seconds=time.monotonic() - started,
+        )
+
+    def _nats(self, chunks: Sequence[Any], held_out: HeldOut) -> DocumentNats:
+        training = self._run.training
+        options: dict[str, Any] = {"across": training.data.attend_across_documents}
+        if not training.model.predicts_next_token:
+            end, seed = self._dataset.tokenizer.end_of_document, training.seed
+            options["objective"] = Objective(training.model, self._run.vocabulary_size, end, seed, held_out=True)
+        length, micro = training.model.sequence_length, self._settings.micro_batch_size
+        return document_nats(chunks, held_out, length, micro, self._place, **options)
+
+    def _likelihoods(self, chunks: Sequence[Any], trained: DocumentNats) -> list[HeldOutLikelihood]:
+        """Of the run's own held-out text by groups, and of that of further datasets."""
+        every, place = self._run.training.model.predicts_next_token, self._place
+        own = held_out_likelihood(
+            self._store, self._dataset, self._held_out, trained, self._settings.groups, place, every_token=every
+        )
+        further = further_likelihoods(
+            self._store, self._further, partial(self._nats, chunks), self._settings, place, every_token=every
+        )
+        return [own, *further]
+
+    def _bits_per_byte(self, trained: DocumentNats) -> BitsPerByte | None:
+        if not self._run.training.model.predicts_next_token:  # others give a text no likelihood
+            return None
+        bits, untrained = math.log(2) * self._held_out.text_bytes, self._untrained
+        return BitsPerByte(
+            trained=float(trained.nats.sum()) / bits,
+            untrained=None if untrained is None else float(untrained.nats.sum()) / bits,
+            unigram=self._unigram / bits,
+        )
+
+    def _generator(self, chunks: Sequence[Any]) -> Generator | None:
+        layout, training = self._place.layout, self._run.training
+        if layout.context > 1 or not training.model.predicts_next_token:
+            return None
+        record, at_once = self._dataset.tokenizer, self._settings.benchmarks.tokens_at_once
+        length = training.model.sequence_length
+        return Generator(chunks, self._place, length, record, self._vocabulary, at_once)
+
+    def _benchmarks(self, chunks: Sequence[Any], generator: Generator | None, step: int) -> "Collected | None":
+        """What the harness says, on rank 0."""
+        if self.items_digest is None:
+            return None
+        wanted, training = self._settings.benchmarks, self._run.training
+        length = training.model.sequence_length
+        scorer = Scorer(chunks, self._place, wanted, length, self._run.vocabulary_size)
+        works: dict[str, Any] = {"score": scorer.score}
+        if generator is not None:
+            works["generate"] = generator.generate
+        with Crew(self._place, works) as crew:
+            if self._place.rank > 0:
+                crew.follow()
+                return None
+            return self._ask(crew, step)
+
+    def _ask(self, crew: Crew, step: int) -> "Collected":
+        from model.evaluation.harness import MegatronLM, run_tasks
+        from model.evaluation.items import collect
+
+        tasks, wanted = self._tasks, self._settings.benchmarks
+        assert tasks is not None, "rank 0 has loaded them"
+        answers = Answers(self._store, f"{evaluation_folder(self._run, step)}/answers")
+        length, replicas = self._run.training.model.sequence_length, self._place.layout.data
+        lm = MegatronLM(self._encoder, crew, wanted, length, answers, replicas)
+        found = collect(run_tasks(lm, tasks.task_dict(), wanted), tasks.tasks, tasks.groups, wanted)
+        results = tuple(
+            each.model_copy(
+                update={"truncated": sum(self._truncated.get(name, 0) for name in each.members or (each.task,))}
+            )
+            for each in found.tasks
+        )
+        return found._replace(tasks=results)
+
+    def _write(self, step: int, texts: Sequence[HeldOutLikelihood], collected: "Collected | None") -> None:
+        folder = evaluation_folder(self._run, step)
+        scores = [each.scores() for each in texts]
+        if collected is not None:
+            _write_parquet(self._store, f"{folder}/items.parquet", collected.items)
+            scores.append(collected.scores)
+        _write_parquet(self._store, f"{folder}/scores.parquet", pa.concat_tables(scores).cast(SCORES))
+
+    def forget_answers(self, step: int) -> None:
+        """Remove what an interrupted evaluation would go on from; rank 0 calls it when the record is saved."""
+        self._store.remove(f"{evaluation_folder(self._run, step)}/answers")
+
+
+def _open_held_out(store: Store, dataset: DatasetManifest, settings: EvaluationSettings, place: Place) -> HeldOut:
+    """The held-out split of a dataset, whose shards the ranks check together."""
+    if not dataset.tokens("heldout"):
+        raise BadInput(
+            f"dataset {dataset.name}/{dataset.version} has no held-out tokens",
+            "an evaluation measures on text that was not trained on",
+            "Build the dataset with a held-out split",
+        )
+    own = dataset.shards[place.rank :: place.processes]
+    verify_shards(store, dataset, own, content=settings.verify_shards)
+    place.wait_for_all()
+    documents = Documents(store, dataset.split("heldout"))
+    return choose(documents, settings.max_tokens, dataset.tokenizer.end_of_document)
+
+
+def _unigram(store: Store, dataset: DatasetManifest, held_out: HeldOut, place: Place) -> float:
+    """Nats of the held-out text by token frequencies, for which the ranks share the counting."""
+    own = dataset.split("train")[place.rank :: place.processes]
+    counts = Documents(store, own).frequencies(dataset.tokenizer.vocabulary_size)
+    return unigram_nats(place.sum_counts(torch.from_numpy(counts)).numpy(), held_out)
+
+
+def _write_parquet(store: Store, path: str, table: pa.Table) -> None:
+    with store.create(path) as out:
+        pq.write_table(table, out, compression="zstd")
