@@ -1,0 +1,174 @@
+"""Promotion, refusal and rollback with a real registry, and what is written of them."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from mlflow.tracking import MlflowClient
+
+from flows.promotion import Promotion, champion_of, evaluated, promote_run, take_back
+from infra.errors import BadInput
+from infra.manifest import DatasetManifest, TokenizerRecord
+from infra.settings import Environment
+from infra.store import Store
+from infra.tracking import TrackedRun, open_run
+from model.config import TrainingSettings
+from model.evaluation.contender import Contender
+from model.evaluation.verdict import PromotionSettings, Verdict
+from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch, prepare_run
+from tests.model.evaluation.contenders import contender, rights
+from tests.model.small_runs import small_training
+
+DATASET = DatasetManifest(
+    name="small",
+    version="2026.11.22",
+    fingerprint="0123456789ab",
+    stages={},
+    settings={},
+    tokenizer=TokenizerRecord(path="t.model", sha256="0" * 64, vocabulary_size=400, end_of_document=2, pad=3),
+    shards=(),
+)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(root=str(tmp_path_factory.mktemp("root")), mlflow_experiment="tests")
+
+
+@pytest.fixture(scope="module")
+def store(environment: Environment) -> Store:
+    store = Store(environment.root)
+    DATASET.save(store, f"{DATASET.folder}/manifest.json")
+    return store
+
+
+def trained(store: Store, name: str, share: float, step: int = 30, bits_per_byte: float = 2.0) -> RunRecord:
+    """A run whose checkpoint of a step is evaluated; it is tracked in MLflow."""
+    run = prepare_run(store, DATASET, name, training(name))
+    if load_launch(store, run).tracked is None:
+        LaunchRecord(tracked=open_run(store, None, "tests", name)).save(store, f"{run.folder}/launch.json")
+    made = contender({"piqa": rights(share)}, bits_per_byte, run=run, step=step)
+    path = evaluation_path(run, step)
+    made.record.save(store, path)
+    folder = store.local_path(path.removesuffix(".json"))
+    folder.mkdir(exist_ok=True)
+    pq.write_table(made.scores, folder / "scores.parquet")
+    pq.write_table(made.items, folder / "items.parquet")
+    store.write_bytes(f"{run.folder}/checkpoints/step-{step:08d}/meta.json", f'{{"{name}": {step}}}'.encode())
+    return run
+
+
+def training(name: str) -> TrainingSettings:
+    return small_training(seed=sum(name.encode()))
+
+
+def promote(store: Store, environment: Environment, run: str, **settings: object) -> Promotion:
+    return promote_run(store, run, PromotionSettings.model_validate(settings), environment)
+
+
+def tracked(store: Store, run: RunRecord) -> TrackedRun:
+    found = load_launch(store, run).tracked
+    assert found is not None
+    return found
+
+
+def versions(environment: Environment, model: str) -> dict[str, int]:
+    return {alias: each.version for alias, each in champion_of(environment, model).versions.items()}
+
+
+def test_from_first_champion_to_rollback(store, environment) -> None:
+    assert "has no version with an alias" in champion_of(environment, "whole").text()
+    first = trained(store, "first", 0.5)
+    found = promote(store, environment, "first", model="whole")
+    assert found.verdict.promoted
+    assert versions(environment, "whole") == {"champion": 1}
+    assert "Champion of whole: version 1 of whole: first/" in found.text()
+    assert promote(store, environment, "first", model="whole") == found, "twice is once"
+
+    worse = trained(store, "worse", 0.3)
+    refused = promote(store, environment, "worse", model="whole")
+    assert not refused.verdict.promoted
+    assert (refused.verdict.champion, refused.verdict.champion_version) == (
+        f"{first.folder.removeprefix('runs/')} at step 30",
+        1,
+    )
+    assert versions(environment, "whole") == {"champion": 1, "candidate": 2}
+
+    better = trained(store, "better", 0.6, bits_per_byte=1.9)
+    assert promote(store, environment, "better", model="whole").verdict.promoted
+    assert versions(environment, "whole") == {"champion": 3, "previous": 1}
+
+    told(store, worse, refused.verdict)
+    back = take_back(environment, "whole", "it only writes commas")
+    assert {alias: each.version for alias, each in back.versions.items()} == {"champion": 1}
+    with pytest.raises(BadInput, match="no champion before"):
+        take_back(environment, "whole", "again")
+    returning = promote(store, environment, "better", model="whole")
+    assert not returning.verdict.promoted
+    assert "was taken back" in returning.text()
+    assert promote(store, environment, "better", model="whole", readmit=True).verdict.promoted
+    assert promote(store, environment, better.folder, model="whole").verdict.promoted, "it is the champion"
+
+
+def told(store: Store, run: RunRecord, verdict: Verdict) -> None:
+    """Why it was refused stands in the run's folder, in its MLflow run and on the version."""
+    assert Verdict.load(store, f"{run.folder}/promotion/step-00000030.json") == verdict
+    where = tracked(store, run)
+    client = MlflowClient(where.tracking_uri)
+    page = Path(client.download_artifacts(where.run_id, "promotion/step-00000030.md")).read_text()
+    version = client.get_model_version("whole", "2")
+    assert page == verdict.markdown() == version.description
+    assert version.run_id == where.run_id
+    tags = version.tags
+    assert tags["verdict"] == "refused, against " + str(verdict.champion) + ": piqa acc"
+    assert (tags["step"], tags["dataset.fingerprint"]) == ("30", "0123456789ab")
+    assert tags["checkpoint.path"] == store.full_path(f"{run.folder}/checkpoints/step-00000030")
+    metrics = client.get_run(where.run_id).data.metrics
+    assert metrics["benchmarks/piqa acc"] == pytest.approx(0.3)
+
+
+def test_a_champion_whose_folder_is_gone_is_still_compared_with(store, environment) -> None:
+    run = trained(store, "gone", 0.5)
+    promote(store, environment, "gone", model="gone")
+    store.remove(run.folder)
+    trained(store, "next", 0.3)
+    verdict = promote(store, environment, "next", model="gone").verdict
+    assert [each.name for each in verdict.conditions if not each.passed] == ["piqa acc"]
+
+
+def test_the_newest_evaluation_is_judged_or_the_step_that_is_named(store, environment) -> None:
+    run = trained(store, "steps", 0.5)
+    trained(store, "steps", 0.6, step=60)
+    assert evaluated(store, run).record.step == 60
+    assert evaluated(store, run, 30).record.step == 30
+    with pytest.raises(BadInput, match=r"no evaluation of step 45: .*there are those of steps \[30, 60\]"):
+        promote(store, environment, "steps", step=45)
+    store.remove(f"{run.folder}/checkpoints/step-00000060")
+    with pytest.raises(BadInput, match="no checkpoint any more"):
+        promote(store, environment, "steps")
+
+
+def test_a_run_that_was_not_tracked_is_given_a_run(store, environment) -> None:
+    run = trained(store, "untracked", 0.5)
+    lost = tracked(store, run).model_copy(update={"run_id": "0" * 32})
+    LaunchRecord(tracked=lost).save(store, f"{run.folder}/launch.json")
+    promote(store, environment, "untracked", model="untracked")
+    found = champion_of(environment, "untracked").versions["champion"]
+    assert found.run_id == tracked(store, run).run_id != lost.run_id
+
+
+def test_evaluations_without_scores_can_be_first_but_not_next(store, environment) -> None:
+    def old(name: str) -> Contender:
+        run = trained(store, name, 0.5)
+        folder = evaluation_path(run, 30).removesuffix(".json")
+        record = json.loads(store.read_bytes(f"{folder}.json")) | {"tasks": [], "groups": []}
+        store.write_bytes(f"{folder}.json", json.dumps(record).encode())
+        store.remove(folder)
+        return evaluated(store, run)
+
+    assert old("old").scores.num_rows == 0
+    assert promote(store, environment, "old", model="old").verdict.promoted
+    old("older")
+    text = promote(store, environment, "older", model="old").text()
+    assert "documents were not measured one by one, or not by both; evaluate again" in text
