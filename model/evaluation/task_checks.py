@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.errors import BadInput, GristmillError
 from model.evaluation.task_data import TaskData
+from model.settings.benchmarks import BenchmarkSettings
 
 if TYPE_CHECKING:
     from model.evaluation.tasks import LoadedTasks
+
+DEFAULT_NEW_TOKENS = 256
+"""Most tokens of an answer where neither the task nor the settings say, as in the harness."""
 
 
 class Encoder(Protocol):
@@ -115,45 +119,59 @@ def _task_error(place: str, error: Exception, data: TaskData | None) -> BadInput
 
 
 def check_lengths(
-    loaded: "LoadedTasks", encoder: Encoder, sequence_length: int, *, truncate: bool = False
+    loaded: "LoadedTasks", encoder: Encoder, sequence_length: int, settings: BenchmarkSettings
 ) -> dict[str, int]:
-    """Prompts that the model's context has no room for, by task; BadInput unless they may be cut (`truncate`).
+    """Items whose prompts the model's context has no room for, by task; BadInput unless settings allow to cut them.
 
     A continuation that is scored needs room as well, but for its last token, which is never read; one that is
-    generated needs room for one token.
+    generated needs room for all its tokens.
     """
     cut: dict[str, int] = {}
     for name, task in loaded.tasks.items():
-        lengths = _lengths(task, encoder, sequence_length)
-        long = {item: length for item, length in lengths if length > sequence_length}
-        if long and not truncate:
-            raise _too_long(name, task, long, sequence_length)
+        long = _too_long(task, encoder, sequence_length, settings)
+        if long and not settings.truncate_long_prompts:
+            raise _no_room(name, task, long, sequence_length)
         if long:
             cut[name] = len(long)
     return cut
 
 
-def _lengths(task: Any, encoder: Encoder, sequence_length: int) -> list[tuple[int, int]]:
-    """Items and the tokens that the model must read for them, of those requests that may be too long.
+def new_tokens(wanted: Mapping[str, Any], settings: BenchmarkSettings, sequence_length: int) -> int:
+    """Most tokens of an answer to a request of `generate_until`: at most half of what the model can read."""
+    from lm_eval.models.utils import normalize_gen_kwargs
+
+    options: Any = normalize_gen_kwargs(dict(wanted), DEFAULT_NEW_TOKENS)
+    most = int(options["max_gen_toks"])
+    return min(most, settings.max_new_tokens or most, sequence_length // 2)
+
+
+def _too_long(task: Any, encoder: Encoder, sequence_length: int, settings: BenchmarkSettings) -> dict[int, int]:
+    """Tokens that the model would have to read for an item, answer included, of the items that are too long.
 
     No token is shorter than a byte, so that most texts need not be encoded.
     """
-    may = [each for each in task.instances if len("".join(_texts(each)).encode()) + 1 >= sequence_length]
-    scored = [each for each in may if each.request_type == "loglikelihood"]
-    written = [each for each in may if each.request_type == "generate_until"]
+    scored = [each for each in task.instances if each.request_type == "loglikelihood" and _may(each, sequence_length)]
     pairs = encoder.encode_pairs([each.args for each in scored])
-    prompts = encoder.encode_contexts([each.args[0] for each in written])
-    return [
-        *((each.doc_id, len(context) + len(end) - 1) for each, (context, end) in zip(scored, pairs, strict=True)),
-        *((each.doc_id, len(prompt)) for each, prompt in zip(written, prompts, strict=True)),
-    ]
+    lengths = [(each.doc_id, len(start) + len(end) - 1) for each, (start, end) in zip(scored, pairs, strict=True)]
+    written = [each for each in task.instances if each.request_type == "generate_until"]
+    if written:
+        room = new_tokens(written[0].args[1], settings, sequence_length)
+        written = [each for each in written if _may(each, sequence_length - room)]
+        prompts = encoder.encode_contexts([each.args[0] for each in written])
+        lengths += [(each.doc_id, len(prompt) + room) for each, prompt in zip(written, prompts, strict=True)]
+    long: dict[int, int] = {}
+    for item, length in lengths:
+        if length > sequence_length:
+            long[item] = max(length, long.get(item, 0))
+    return long
 
 
-def _texts(instance: Any) -> list[str]:
-    return [each for each in instance.args if isinstance(each, str)]
+def _may(instance: Any, tokens: int) -> bool:
+    """Whether a request may have more tokens than that, the one before each text included."""
+    return sum(len(text.encode()) for text in instance.args if isinstance(text, str)) + 1 > tokens
 
 
-def _too_long(name: str, task: Any, long: Mapping[int, int], sequence_length: int) -> BadInput:
+def _no_room(name: str, task: Any, long: Mapping[int, int], sequence_length: int) -> BadInput:
     item, length = next(iter(long.items()))
     examples = task.get_config("num_fewshot") or 0
     fewer = "Set benchmarks.few_shot lower, take" if examples else "Take"

@@ -42,9 +42,11 @@ class LoadedTasks:
     digest: str
     """SHA-256 over every item that is asked, with its prompts, examples, answers and way of scoring."""
 
-    @property
     def task_dict(self) -> dict[str, Any]:
-        """What `lm_eval.evaluate` takes as `task_dict`."""
+        """What `lm_eval.evaluate` takes as `task_dict`, with requests that nobody has answered yet."""
+        for task in self.tasks.values():
+            for instance in task.instances:
+                instance.resps, instance.filtered_resps = [], {}
         return {"tasks": dict(self.tasks), "groups": dict(self.groups), "group_map": dict(self.group_map)}
 
 
@@ -143,7 +145,7 @@ def _prepare(entry: Any, settings: BenchmarkSettings, were_read: list[TaskData])
     else:
         with config_error(entry.name, []):
             config = load_yaml(path)
-    if "class" not in config and not callable(config.get("custom_dataset")):
+    if "dataset_path" in config and not callable(config.get("custom_dataset")):
         config["custom_dataset"] = TaskData(entry.name, config, path.parent, were_read)
     for part in (config, config.get("fewshot_config") or {}):
         if callable(part.get("process_docs")):
@@ -205,9 +207,10 @@ def _digest(tasks: Mapping[str, Any]) -> str:
         task = tasks[name]
         how = [name, str(task.VERSION), task.OUTPUT_TYPE, task.get_config("num_fewshot"), sorted(task.aggregation())]
         digest.update(json.dumps(how, default=str).encode())
-        for each in task.instances:
-            request = [each.doc_id, each.idx, each.request_type, each.repeats, each.args, each.doc]
-            digest.update(json.dumps(request, default=str, sort_keys=True).encode())
+        documents = {each.doc_id: each.doc for each in task.instances}
+        requests = [[each.doc_id, each.idx, each.request_type, each.repeats, each.args] for each in task.instances]
+        for part in (*documents.items(), *requests):
+            digest.update(json.dumps(part, default=str, sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Which benchmark a file belongs to, told by the names on its path, and which of its splits."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -47,7 +47,6 @@ KINDS = (
     _kind("cb", r"cb|commitment_?bank", glue.cb),
     _kind("copa", r"copa", glue.copa),
     _kind("multirc", r"multi_?rc", glue.multirc),
-    _kind("record", r"record", glue.record),
     _kind("rte", r"rte", glue.rte),
     _kind("wic", r"wic", glue.wic),
     _kind("wsc", r"wsc", glue.wsc),
@@ -95,7 +94,7 @@ def find_kind(path: str) -> Place | None:
     return None
 
 
-def _above(parts: list[str], distance: int) -> Iterable[str]:
+def _above(parts: list[str], distance: int) -> Iterator[str]:
     """A name of a split on the folders above, for `train/gsm8k.jsonl`."""
     return (part for part in reversed(parts[: len(parts) - distance - 1]) if part in _SPLITS)
 

@@ -31,7 +31,7 @@ MAX_DEPTH = 3
 NOT_DATA = re.compile(r"(?i)(readme|licen[cs]e|notice|copying|citation)\b|\.|__macosx")
 """Names of files that hold no items."""
 
-OPENERS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": lambda file: gzip.GzipFile(fileobj=file),
     "bz2": bz2.BZ2File,
     "xz": lzma.LZMAFile,

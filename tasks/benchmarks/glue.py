@@ -159,22 +159,6 @@ def _multirc_rows(record: Any) -> Iterator[Row]:
             yield {**texts, "label": _NO_YES[str(int(answer["label"]))]}
 
 
-def record(source: Source) -> Iterator[Converted]:
-    """ReCoRD: each query of a passage is an item."""
-    rows = source.rows(lambda each: {"rows": list(_record_rows(each))})
-    yield Converted("super_glue/record/default.yaml", [row for each in rows for row in each["rows"]])
-
-
-def _record_rows(document: Any) -> Iterator[Row]:
-    passage = document["passage"]
-    entities = [passage["text"][each["start"] : each["end"] + 1] for each in passage["entities"]]
-    for query in document["qas"]:
-        if "answers" not in query:
-            raise NoAnswers
-        answers = [str(each["text"]) for each in query["answers"]]
-        yield {"passage": passage["text"], "query": query["query"], "entities": entities, "answers": answers}
-
-
 def _labelled(
     source: Source, texts: tuple[str, ...], labels: Mapping[str, int], more: Any = lambda record: {}
 ) -> list[Row]:
