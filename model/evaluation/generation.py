@@ -141,7 +141,7 @@ class _Row:
     """An answer while it grows."""
 
     def __init__(self, number: int, request: GenerationRequest, sequence_length: int) -> None:
-        assert 0 < len(request.prompt) < sequence_length, (len(request.prompt), sequence_length)
+        assert 0 < len(request.prompt) <= sequence_length, (len(request.prompt), sequence_length)
         self.number, self.request = number, request
         self.room = min(request.max_new_tokens, sequence_length - len(request.prompt))
         self.capacity = len(request.prompt) + max(self.room, 0)

@@ -24,7 +24,6 @@ CASES: dict[str, dict[str, Any]] = {
     "lstm": {"architecture": "lstm"},
 }
 LAYOUTS: list[tuple[str, ParallelSettings]] = [
-    ("gpt", layout(tensor=2)),
     ("gpt", layout(tensor=2, sequence_parallel=True)),
     ("windows", layout(pipeline=2)),
     ("gpt", layout(pipeline=2, virtual_pipeline=2)),

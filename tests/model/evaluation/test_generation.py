@@ -133,6 +133,17 @@ def test_a_training_goes_on_as_before(place: Place) -> None:
     assert model.config.fused_single_qkv_rope
 
 
+def test_nothing_is_compiled_for_single_tokens(place: Place) -> None:
+    model, generator = generator_of("gpt", place)
+    request = GenerationRequest(prompts()[2], 5)
+    plain = generator.generate([request])
+    for layer in model.decoder.layers:
+        layer.compile(dynamic=False)
+    torch._dynamo.utils.counters.clear()
+    assert generator.generate([request]) == plain
+    assert not torch._dynamo.utils.counters["frames"]
+
+
 @pytest.fixture(params=FILES)
 def tokenizer(request: pytest.FixtureRequest, store: Store) -> TokenizerRecord:
     data = FILES[request.param]()
