@@ -32,6 +32,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from model.architectures.context import gather_keys_and_values, halves
 from model.architectures.key_value_cache import KeyValueCache
+from model.megatron.cpu_kernels import RmsNorm
 from model.parallel import context_group, tensor_rank_dropout
 
 Visible = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -250,4 +251,6 @@ class HeadNorm:
 
 
 def _norm(config: Any) -> Any:
-    return torch.nn.RMSNorm if config.normalization == "RMSNorm" else torch.nn.LayerNorm
+    if config.normalization != "RMSNorm":
+        return torch.nn.LayerNorm
+    return RmsNorm if config.use_cpu_initialization else torch.nn.RMSNorm

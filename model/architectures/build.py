@@ -13,7 +13,7 @@ from model.architectures.t5 import build_t5
 from model.architectures.weights import initialise
 from model.config import TrainingSettings
 from model.gpu import speed_up
-from model.megatron import fixes
+from model.megatron import cpu_kernels, fixes
 from model.parallel import Place
 from model.settings.layout import ParallelSettings
 from model.updates.loss import use_loss
@@ -39,7 +39,9 @@ def build_model(
         if draw:
             initialise(chunk, place, training.model, training.seed)
         chunk.to(place.device)
-        if training.compiled and place.device.type == "cuda":
+        if place.device.type == "cpu":
+            cpu_kernels.shorten_activation(chunk)
+        elif training.compiled:
             speed_up.speed_up(chunk)
     return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks
 

@@ -16,6 +16,8 @@ What is rewritten, and nothing else:
     pin_memory=True                   pin_memory=False
     megatron.core.jit                 its fuser is off        torch.compile would need a C++ compiler
     linear layers of one rank         torch's own             see _shorten_layers
+    rotary positions                  our own                 see model.megatron.cpu_kernels
+    sums of gradients over ranks      from each to each       see model.megatron.direct_exchange
 """
 
 import ast
@@ -28,6 +30,8 @@ import types
 from collections.abc import Sequence
 from types import CodeType, ModuleType
 from typing import Any
+
+from model.megatron import cpu_kernels, direct_exchange
 
 _PACKAGE = "megatron.core"
 _STAND_IN = "_torch_cuda_on_cpu"
@@ -201,10 +205,20 @@ class _Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         vars(module)[_STAND_IN] = sys.modules[_STAND_IN]
         super().exec_module(module)
-        if module.__name__ == f"{_PACKAGE}.jit":
-            vars(module)["disable_jit_fuser"]()
-        if module.__name__ == f"{_PACKAGE}.tensor_parallel.layers":
-            _shorten_layers(vars(module))
+        _shorten(module.__name__.removeprefix(f"{_PACKAGE}."), vars(module))
+
+
+def _shorten(module: str, names: dict[str, Any]) -> None:
+    """Put what is shorter on a CPU into the namespace of a module that was just imported."""
+    match module:
+        case "jit":
+            names["disable_jit_fuser"]()
+        case "tensor_parallel.layers":
+            _shorten_layers(names)
+        case "models.common.embeddings.rope_utils":
+            cpu_kernels.shorten_rotation(names)
+        case "distributed.param_and_grad_buffer":
+            direct_exchange.install(names)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
