@@ -68,7 +68,7 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, tmp_path) -> No
     from mlflow.tracking import MlflowClient
 
     run = MlflowClient(tracked.tracking_uri).get_run(tracked.run_id)
-    assert run.data.metrics["heldout_bits_per_byte"] == pytest.approx(one.bits_per_byte.trained)
+    assert run.data.metrics["heldout/bits_per_byte"] == pytest.approx(one.bits_per_byte.trained)
     assert run.data.metrics["loss"] == read_metrics(store.local_path(trained.folder))[-1]["loss"]
 
 
