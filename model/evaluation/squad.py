@@ -2,7 +2,8 @@
 
 Prompts are the harness's. Its measures are those of SQuAD's own script (Rajpurkar et al. 2018, arXiv:1806.03822), in
 percent, here of each item, so that intervals can be had. What that script says of questions with and without an answer
-apart, and of the best threshold over all items, is left out. A question without an answer is answered right by saying nothing.
+apart, and of the best threshold over all items, is left out. A question without an answer is answered right by saying
+nothing.
 """
 
 import re

@@ -62,7 +62,7 @@ def load_tasks(settings: BenchmarkSettings) -> LoadedTasks:
             found = manager.load(names)
         sources = {each.task: each for each in were_read}
         for name, task in found["tasks"].items():
-            _set_examples(task, settings)
+            _set_examples(name, task, settings)
             build_requests(name, task, settings.limit, sources.get(name))
     members = {
         **{name: tuple(sorted(each.task_name for each in g.get_all_tasks())) for name, g in found["groups"].items()},
@@ -179,25 +179,42 @@ def _sandboxed(name: str, value: Any) -> Any:
 
 
 def _seeded(process: Callable[[Any], Any], seed: int) -> Callable[[Any], Any]:
-    """`process` with the same chance each time: GPQA's shuffles its choices whenever its items are read."""
+    """`process` done once for each split and with fixed chance.
+
+    The harness asks for the items again and again, and GPQA's shuffles the choices each time.
+    """
+    done: list[tuple[Any, Any]] = []
 
     def process_docs(documents: Any) -> Any:
+        for before, processed in done:
+            if before is documents:
+                return processed
         state = random.getstate()
         random.seed(seed)
         try:
-            return process(documents)
+            done.append((documents, process(documents)))
         finally:
             random.setstate(state)
+        return done[-1][1]
 
     return process_docs
 
 
-def _set_examples(task: Any, settings: BenchmarkSettings) -> None:
+def _set_examples(name: str, task: Any, settings: BenchmarkSettings) -> None:
     """As the harness does: a task that says 0 examples keeps them."""
     own = task.get_config("num_fewshot")
     if own is None or (own != 0 and settings.few_shot is not None):
         task.set_config(key="num_fewshot", value=settings.few_shot or 0)
     task.set_fewshot_seed(seed=settings.seed)
+    wanted = task.get_config("num_fewshot")
+    shared = task.fewshot_cfg.split is not None and task.fewshot_cfg.split == task.config.test_split
+    there = len(task.sampler.df) - shared if wanted else 0
+    if wanted > there:
+        raise BadInput(
+            f"task {name} with {wanted} examples",
+            f"{there} are there to be taken",
+            "Set benchmarks.few_shot lower, or convert the benchmark with its training split",
+        )
 
 
 def _digest(tasks: Mapping[str, Any]) -> str:
