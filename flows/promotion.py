@@ -10,8 +10,10 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -40,11 +42,16 @@ from model.run import (
 )
 
 logger = logging.getLogger(__name__)
+pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
 _TABLES: Mapping[str, pa.Schema] = {
     "scores": SCORES,
     "items": pa.schema([ITEMS.field(name) for name in ("task", "item", "digest")]),
     "contaminated": pa.schema([ITEMS.field(name) for name in ("task", "item")]),
 }
+
+
+_FOUND = _TABLES["contaminated"].append(pa.field("documents", pa.int64()))
+"""Columns of what flows.contamination writes: each item, and in how many training documents it stands."""
 
 
 class Promotion(Settings):
@@ -150,13 +157,15 @@ def evaluated(store: Store, run: RunRecord, step: int | None = None) -> Contende
         )
     path = evaluation_path(run, chosen)
     folder = path.removesuffix(".json")
-    tables = {
-        name: _parse(store.read_bytes(each), schema)
-        if store.exists(each := f"{folder}/{name}.parquet")
-        else schema.empty_table()
-        for name, schema in _TABLES.items()
-    }
-    return Contender(run=run, record=EvaluationRecord.load(store, path), **tables)
+    tables = {name: _table(store, f"{folder}/{name}.parquet", _TABLES[name]) for name in ("scores", "items")}
+    found = _table(store, f"{folder}/contamination/items.parquet", _FOUND)
+    contaminated = found.filter(pc.greater(found["documents"], 0)).select(_TABLES["contaminated"].names)
+    return Contender(run=run, record=EvaluationRecord.load(store, path), contaminated=contaminated, **tables)
+
+
+def _table(store: Store, path: str, schema: pa.Schema) -> pa.Table:
+    """Columns of a Parquet file; no rows where there is no file."""
+    return _parse(store.read_bytes(path), schema) if store.exists(path) else schema.empty_table()
 
 
 def _parse(data: bytes, schema: pa.Schema) -> pa.Table:

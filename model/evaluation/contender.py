@@ -49,6 +49,16 @@ class Difference(NamedTuple):
     high: float
 
 
+def common_held_out(one: Contender, other: Contender) -> list[str]:
+    """Groups of held-out documents that both mean: those of the run's dataset if it is the same, and of further ones.
+
+    A further dataset's group bears its name and version; see model.evaluation.further.
+    """
+    theirs = {group.group for group in other.record.groups}
+    further = [each.group for each in one.record.groups if each.group.endswith("/all") and each.group in theirs]
+    return ["all"] * same_held_out(one, other) + further
+
+
 def same_held_out(one: Contender, other: Contender) -> bool:
     """Whether numbers of held-out documents mean the same documents."""
     return one.run.dataset_fingerprint == other.run.dataset_fingerprint
@@ -91,6 +101,8 @@ def paired_scores(
     if settings.contamination != "ignored":
         for contender in (candidate, champion):
             both = both.join(contender.contaminated.select(["task", "item"]), ["task", "item"], join_type="left anti")
+    if tasks[0].startswith("heldout/") and not pc.all(pc.equal(both["weight"], both["weight.ours"])).as_py():
+        return None  # other documents: theirs are other bytes
     if not both.num_rows or pc.sum(both["weight"]).as_py() <= 0 or pc.sum(both["weight.ours"]).as_py() <= 0:
         return None
     columns = [both[name].to_numpy() for name in ("value", "value.ours", "weight", "weight.ours")]
@@ -122,12 +134,14 @@ def unpaired_figures(
     return Difference(task.items, difference, difference - reach, difference + reach)
 
 
-def bits_per_byte(record: EvaluationRecord) -> Estimate | None:
-    """Of the whole held-out split; None for a model that gives text no likelihood."""
-    for group in record.groups:
-        if group.group == "all" and BITS_PER_BYTE in group.metrics:
-            return group.metrics[BITS_PER_BYTE]
-    return Estimate(value=record.bits_per_byte.trained) if record.bits_per_byte else None
+def bits_per_byte(record: EvaluationRecord, group: str = "all") -> tuple[Estimate, int] | None:
+    """Of a group of held-out documents and their number; None for a model that gives text no likelihood."""
+    for each in record.groups:
+        if each.group == group and BITS_PER_BYTE in each.metrics:
+            return each.metrics[BITS_PER_BYTE], each.documents
+    if group == "all" and record.bits_per_byte is not None:
+        return Estimate(value=record.bits_per_byte.trained), record.documents
+    return None
 
 
 def main_figure(task: TaskResult, settings: PromotionSettings) -> Estimate:

@@ -14,19 +14,17 @@ from model.evaluation.contender import (
     Difference,
     altered_items,
     bits_per_byte,
+    common_held_out,
     leaves,
     lower_is_better,
     main_figure,
     paired_scores,
-    same_held_out,
     top_tasks,
     unpaired_figures,
 )
 from model.evaluation.records import Estimate, TaskResult
 from model.evaluation.verdict import Condition, PromotionSettings, Verdict
 from model.run import EvaluationRecord
-
-HELD_OUT = "heldout/all"
 
 
 def judge(candidate: Contender, champion: Contender | None, settings: PromotionSettings) -> Verdict:
@@ -52,15 +50,16 @@ def _own(candidate: Contender, settings: PromotionSettings) -> Iterator[Conditio
         says = "this version was champion and was taken back; promotion.readmit lets it return"
         yield Condition(name="not taken back", passed=False, says=says)
     if (bound := settings.max_bits_per_byte) is not None:
-        yield _reached("held-out bits per byte", BITS_PER_BYTE, bits_per_byte(candidate.record), bound)
-    found = {task.task: task for task in candidate.record.tasks}
-    if missing := sorted(set(settings.required_tasks) - found.keys()):
+        found = bits_per_byte(candidate.record)
+        yield _reached("held-out bits per byte", BITS_PER_BYTE, found and found[0], bound)
+    measured = {task.task: task for task in candidate.record.tasks}
+    if missing := sorted(set(settings.required_tasks) - measured.keys()):
         yield Condition(name="required benchmarks", passed=False, says=f"not measured: {', '.join(missing)}")
     elif settings.required_tasks:
         says = f"all measured: {', '.join(settings.required_tasks)}"
         yield Condition(name="required benchmarks", passed=True, says=says)
     for name, bound in sorted(settings.floors.items()):
-        task = found.get(name)
+        task = measured.get(name)
         metric = task.main_metric if task else ""
         yield _reached(f"{name} {metric}".rstrip(), metric, task and main_figure(task, settings), bound)
     if settings.contamination == "required":
@@ -94,26 +93,31 @@ def _against(candidate: Contender, champion: Contender, settings: PromotionSetti
     benchmarks = [
         _benchmark(candidate, champion, ours[task.task], task, settings) for task in theirs if task.task in ours
     ]
-    if same_held_out(candidate, champion):
-        conditions.append(_held_out(candidate, champion, settings))
-    elif not benchmarks:
-        says = "trained on other datasets and measured on no common benchmark"
+    held_out = [_held_out(candidate, champion, each, settings) for each in common_held_out(candidate, champion)]
+    if not held_out and not benchmarks:
+        says = "trained on other datasets, and measured on no common benchmark and no common held-out text"
         conditions.append(Condition(name="something to compare", passed=False, says=says))
-    return conditions + benchmarks
+    return [*conditions, *held_out, *benchmarks]
 
 
-def _held_out(candidate: Contender, champion: Contender, settings: PromotionSettings) -> Condition:
-    name, bound = "held-out bits per byte", settings.max_bits_per_byte_rise
-    ours, theirs = bits_per_byte(candidate.record), bits_per_byte(champion.record)
+def _held_out(candidate: Contender, champion: Contender, group: str, settings: PromotionSettings) -> Condition:
+    name = "held-out bits per byte" + ("" if group == "all" else f" of {group.removesuffix('/all')}")
+    ours, theirs = bits_per_byte(candidate.record, group), bits_per_byte(champion.record, group)
     if ours is None or theirs is None:
         return Condition(name=name, passed=False, says="a model that gives text no likelihood has none")
-    if (less := _fewer("documents", candidate.record.documents, champion.record.documents)) is not None:
-        return Condition(name=name, passed=False, says=less, candidate=ours.value, champion=theirs.value, bound=bound)
-    found = paired_scores(candidate, champion, (HELD_OUT,), BITS_PER_BYTE, settings)
-    if found is None:
-        says = "documents were not measured one by one, or not by both; evaluate again"
-        return Condition(name=name, passed=False, says=says, candidate=ours.value, champion=theirs.value, bound=bound)
-    return _no_harm(name, BITS_PER_BYTE, (ours, theirs), found, bound, settings, "documents")
+    figures, bound = (ours[0], theirs[0]), settings.max_bits_per_byte_rise
+    less = _fewer("documents", ours[1], theirs[1])
+    found = paired_scores(candidate, champion, (f"heldout/{group}",), BITS_PER_BYTE, settings)
+    if less is None and found is not None:
+        return _no_harm(name, BITS_PER_BYTE, figures, found, bound, settings, "documents")
+    return Condition(
+        name=name,
+        passed=False,
+        says=less or "the same documents were not measured one by one by both; evaluate again",
+        candidate=figures[0].value,
+        champion=figures[1].value,
+        bound=bound,
+    )
 
 
 def _benchmark(

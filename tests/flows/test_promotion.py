@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
@@ -17,7 +18,7 @@ from model.config import TrainingSettings
 from model.evaluation.contender import Contender
 from model.evaluation.verdict import PromotionSettings, Verdict
 from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch, prepare_run
-from tests.model.evaluation.contenders import contender, rights
+from tests.model.evaluation.contenders import ITEMS, contender, rights
 from tests.model.small_runs import small_training
 
 DATASET = DatasetManifest(
@@ -43,7 +44,9 @@ def store(environment: Environment) -> Store:
     return store
 
 
-def trained(store: Store, name: str, share: float, step: int = 30, bits_per_byte: float = 2.0) -> RunRecord:
+def trained(
+    store: Store, name: str, share: float, step: int = 30, bits_per_byte: float = 2.0, contaminated: int = 0
+) -> RunRecord:
     """A run whose checkpoint of a step is evaluated; it is tracked in MLflow."""
     run = prepare_run(store, DATASET, name, training(name))
     if load_launch(store, run).tracked is None:
@@ -55,6 +58,10 @@ def trained(store: Store, name: str, share: float, step: int = 30, bits_per_byte
     folder.mkdir(exist_ok=True)
     pq.write_table(made.scores, folder / "scores.parquet")
     pq.write_table(made.items, folder / "items.parquet")
+    if contaminated:
+        found = {"task": ["piqa"] * 3, "item": pa.array([0, 1, 2], pa.int32()), "documents": [contaminated, 0, 1]}
+        (folder / "contamination").mkdir()
+        pq.write_table(pa.table(found), folder / "contamination" / "items.parquet")
     store.write_bytes(f"{run.folder}/checkpoints/step-{step:08d}/meta.json", f'{{"{name}": {step}}}'.encode())
     return run
 
@@ -129,12 +136,14 @@ def told(store: Store, run: RunRecord, verdict: Verdict) -> None:
 
 
 def test_a_champion_whose_folder_is_gone_is_still_compared_with(store, environment) -> None:
-    run = trained(store, "gone", 0.5)
+    run = trained(store, "gone", 0.5, contaminated=7)
+    assert evaluated(store, run).contaminated.to_pydict() == {"task": ["piqa", "piqa"], "item": [0, 2]}
     promote(store, environment, "gone", model="gone")
     store.remove(run.folder)
     trained(store, "next", 0.3)
     verdict = promote(store, environment, "next", model="gone").verdict
     assert [each.name for each in verdict.conditions if not each.passed] == ["piqa acc"]
+    assert verdict.conditions[-1].items == ITEMS - 2, "the registry knows which items were contaminated"
 
 
 def test_the_newest_evaluation_is_judged_or_the_step_that_is_named(store, environment) -> None:
@@ -171,4 +180,4 @@ def test_evaluations_without_scores_can_be_first_but_not_next(store, environment
     assert promote(store, environment, "old", model="old").verdict.promoted
     old("older")
     text = promote(store, environment, "older", model="old").text()
-    assert "documents were not measured one by one, or not by both; evaluate again" in text
+    assert "the same documents were not measured one by one by both; evaluate again" in text

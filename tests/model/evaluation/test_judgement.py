@@ -1,7 +1,9 @@
 """What makes a checkpoint champion, and what does not."""
 
 import math
+from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from model.evaluation.contender import Contender
@@ -118,6 +120,27 @@ def test_other_datasets_compare_by_benchmarks_only() -> None:
     assert failed(verdict) == []
     assert "held-out bits per byte" not in [each.name for each in verdict.conditions]
     assert failed(judge(contender({}, run=elsewhere), contender({}), DEFAULT)) == ["something to compare"]
+
+
+def test_other_datasets_compare_by_held_out_text_of_further_ones() -> None:
+    def model(bits_per_byte: float, dataset: str) -> Contender:
+        """Its held-out text under the name of a further dataset."""
+        made = contender({}, bits_per_byte, run=run_record("other", dataset))
+        groups = tuple(each.model_copy(update={"group": "wiki/1/all"}) for each in made.record.groups)
+        record = made.record.model_copy(update={"groups": groups})
+        task = pa.array(["heldout/wiki/1/all"] * made.scores.num_rows)
+        return replace(made, record=record, scores=made.scores.set_column(0, "task", task))
+
+    verdict = judge(model(2.1, "e" * 12), model(2.0, "d" * 12), DEFAULT)
+    assert failed(verdict) == ["held-out bits per byte of wiki/1"]
+    assert judge(model(1.9, "e" * 12), model(2.0, "d" * 12), DEFAULT).promoted
+
+
+def test_documents_of_other_sizes_are_others() -> None:
+    one, other = contender({}), contender({})
+    larger = pa.array([weight + 1 for weight in one.scores["weight"].to_pylist()])
+    one = replace(one, scores=one.scores.set_column(4, "weight", larger))
+    assert "same documents were not measured" in judge(one, other, DEFAULT).text()
 
 
 def test_contaminated_items_are_left_out() -> None:
