@@ -28,7 +28,7 @@ from model.evaluation.seeds import (
     replicates,
     seed_noise,
 )
-from model.run import EvaluationRecord, RunRecord, evaluation_path
+from model.run import EvaluationRecord, RunRecord, evaluation_folder
 from tasks.tokens.mix import COPY_MARK
 
 logger = logging.getLogger(__name__)
@@ -93,9 +93,9 @@ class MeasuredRun(NamedTuple):
     evaluation: EvaluationRecord
 
     @property
-    def folder(self) -> str:
-        """Where the evaluation's tables lie, relative to the root."""
-        return evaluation_path(self.run, self.evaluation.step).removesuffix(".json")
+    def scores(self) -> str:
+        """Path of its SCORES, relative to the root."""
+        return f"{evaluation_folder(self.run, self.evaluation.step)}/scores.parquet"
 
 
 class _Key(NamedTuple):
@@ -207,27 +207,22 @@ class Findings:
 
     @cached_property
     def _scores(self) -> dict[tuple[str, int], dict[_Key, _Scores]]:
-        first = self._items(self.runs[0])
+        first = self.runs[0]
         for each in self.runs[1:]:
-            if self._items(each) != first:
+            if each.evaluation.items_digest != first.evaluation.items_digest:
                 raise RunFailed(
-                    f"items of {each.folder} are not those of {self.runs[0].folder}",
+                    f"{each.run.folder} and {first.run.folder} were asked different items",
                     "all variants answer the same items",
-                    f"A task was changed between two evaluations: remove {each.run.folder}/evaluations of all runs",
+                    "A task was changed meanwhile: remove the folders `evaluations` of both, and run again",
                 )
         return {(each.variant, each.seed): self._read(each) for each in self.runs}
 
-    def _items(self, run: MeasuredRun) -> pa.Table:
-        path = self.store.local_path(f"{run.folder}/items.parquet")
-        return pq.read_table(path, columns=["task", "item", "digest"]).sort_by(
-            [("task", "ascending"), ("item", "ascending")]
-        )
-
     def _read(self, run: MeasuredRun) -> dict[_Key, _Scores]:
         """Scores of a run; held-out documents that some variant trains on are left out."""
-        table = pq.read_table(self.store.local_path(f"{run.folder}/scores.parquet"))
+        table = pq.read_table(self.store.local_path(run.scores))
         found: dict[_Key, _Scores] = {}
-        for key, scores in _by_task(table, _groups(run.evaluation.tasks)):
+        groups = {task.task: task.members or (task.task,) for task in _outermost(run.evaluation.tasks)}
+        for key, scores in _by_task(table, groups):
             task = self._heldout_of(key.task, run.variant)
             if task is None:
                 continue
@@ -270,21 +265,13 @@ class Findings:
         )
 
 
-def _groups(tasks: Sequence[TaskResult]) -> dict[str, list[str]]:
-    """The tasks that each outermost group or task consists of, by its name."""
-    members = {task.task: task.members for task in tasks}
-
-    def leaves(name: str) -> list[str]:
-        inner = members.get(name, ())
-        return [leaf for each in inner for leaf in leaves(each)] if inner else [name]
-
-    return {task.task: leaves(task.task) for task in _outermost(tasks)}
-
-
 def _outermost(tasks: Sequence[TaskResult]) -> list[TaskResult]:
-    """Tasks and groups that are in no other group."""
-    inner = {name for task in tasks for name in task.members}
-    return [task for task in tasks if task.task not in inner]
+    """Tasks and groups that are not within another group."""
+    found: list[TaskResult] = []
+    for task in sorted(tasks, key=lambda each: -len(each.members)):
+        if not any(set(task.members or (task.task,)) <= set(other.members) for other in found):
+            found.append(task)
+    return [task for task in tasks if task in found]
 
 
 def _by_task(table: pa.Table, groups: Mapping[str, Sequence[str]]) -> Iterator[tuple[_Key, _Scores]]:

@@ -10,9 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.ablation import AblationSettings, check_datasets, check_training, load_ablation, tokens, variant_corpora
 from flows.ablation_findings import Findings, MeasuredRun, conclude, heldout_by_all
 from flows.ablation_report import AblationRecord, VariantRecord, draw
+from flows.ablation_settings import (
+    AblationSettings,
+    check_datasets,
+    check_training,
+    load_ablation,
+    tokens,
+    variant_corpora,
+)
 from flows.config import PipelineSettings
 from infra.configuration import read_file
 from infra.errors import BadInput, RunFailed
@@ -21,7 +28,7 @@ from infra.schema import tokens_schema
 from infra.store import Store
 from model.config import Duration, EvaluationSettings, TrainingSettings
 from model.data.settings import DataSettings, Source
-from model.evaluation.records import ITEMS, SCORES, TaskResult
+from model.evaluation.records import SCORES, TaskResult
 from model.run import EvaluationRecord, Layout, RunRecord
 
 CONFIGURATION = """
@@ -199,18 +206,9 @@ class Scored:
             metric = "acc_norm" if task == "z" else "acc"
             rows += self.rows(task, metric, noise.integers(0, 2, 40).astype(float), np.ones(40))
             rows += self.rows(task, "answer_bits_per_byte", hardness + noise.normal(0, 0.1, 40), np.ones(40))
-        self.store.make_folder(found.folder)
-        items = [
-            {"task": task, "item": n, "digest": f"{task}{n}", "text": "t", "answer": "a", "response": "r"}
-            for task in ("x", "y", "z")
-            for n in range(40)
-        ]
-        pq.write_table(
-            pa.Table.from_pylist(rows, schema=SCORES), self.store.local_path(f"{found.folder}/scores.parquet")
-        )
-        pq.write_table(
-            pa.Table.from_pylist(items, schema=ITEMS), self.store.local_path(f"{found.folder}/items.parquet")
-        )
+        path = self.store.local_path(found.scores)
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCORES), path)
         return found
 
     def rows(self, task: str, metric: str, values: Any, weights: Any) -> list[dict[str, Any]]:
@@ -267,10 +265,15 @@ def test_benchmarks_decide_and_groups_stand_for_their_members(tmp_path: Path) ->
 
 def test_other_items_in_one_run_are_noticed(tmp_path: Path) -> None:
     scored = Scored(tmp_path, Scored.tasks)
-    path = scored.store.local_path(f"{scored.runs[-1].folder}/items.parquet")
-    table = pq.read_table(path)
-    pq.write_table(table.set_column(2, ITEMS.field("digest"), pa.array(["else"] * table.num_rows)), path)
+    last = scored.runs[-1]
+    other = last.evaluation.model_copy(update={"items_digest": "else"})
+    scored.runs[-1] = last._replace(evaluation=other)
     with pytest.raises(RunFailed, match="all variants answer the same items"):
+        scored.findings().measures()
+    table = pq.read_table(scored.store.local_path(last.scores))
+    pq.write_table(table.slice(1), scored.store.local_path(last.scores))
+    scored.runs[-1] = last
+    with pytest.raises(RunFailed, match="on other items in one run"):
         scored.findings().measures()
 
 
