@@ -1,18 +1,18 @@
 r"""Whether programs that a model wrote pass their tests: HumanEval's measure (arXiv:2107.03374).
 
 Stands in for the metric `code_eval` of the package `evaluate`, which is code fetched from the Hugging Face hub and runs
-programs with the rights of the evaluation. A task folder's YAML refers to it through a Python file beside it:
+programs with the rights of the evaluation. A task's YAML names the functions:
 
-    humaneval.py      from model.evaluation.code_execution import build_predictions, pass_at_k
-    humaneval.yaml    unsafe_code: true
-                      doc_to_text: "{{prompt}}"
-                      doc_to_target: "{{test}}\ncheck({{entry_point}})"
-                      metric_list: [{metric: !function humaneval.pass_at_k, aggregation: mean, higher_is_better: true,
-                                     k: [1]}]
-                      filter_list: [{name: create_test, filter: [{function: custom,
-                                     filter_fn: !function humaneval.build_predictions}]}]
+    unsafe_code: true
+    doc_to_text: "{{prompt}}"
+    doc_to_target: "{{test}}\ncheck({{entry_point}})"
+    metric_list:
+      - {metric: !function model.evaluation.code_execution.pass_at_k, aggregation: mean, higher_is_better: true, k: [1]}
+    filter_list:
+      - name: create_test
+        filter: [{function: custom, filter_fn: !function model.evaluation.code_execution.build_predictions}]
 
-and everything else as in the harness's own `humaneval.yaml`. With `unsafe_code` the harness runs such a task only if it
+and has everything else as in the harness's own `humaneval.yaml`. With `unsafe_code` the harness runs a task only if it
 is called with `confirm_run_unsafe_code`, which is our setting `run_generated_code`. The functions import neither torch
 nor lm_eval.
 """
@@ -41,6 +41,11 @@ def build_predictions(resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str
     The names of the arguments are the harness's.
     """
     return [[doc["prompt"] + continuation for continuation in own] for own, doc in zip(resps, docs, strict=True)]
+
+
+def build_predictions_instruct(resps: Sequence[Sequence[str]], docs: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """The same for answers in a block of code that the question has opened: what comes after its end is left out."""
+    return build_predictions([[answer.partition("```")[0] for answer in own] for own in resps], docs)
 
 
 def pass_at_k(

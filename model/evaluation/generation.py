@@ -56,7 +56,8 @@ class Generator:
         self._place, self._length, self._tokens_at_once = place, sequence_length, tokens_at_once
         self._end, self._decode = record.end_of_document, vocabulary.decode
         unspoken = {*record.control.values(), *(() if record.pad is None else (record.pad,))} - {self._end}
-        self._never, self._vocabulary_size = sorted(unspoken), record.vocabulary_size
+        self._never = torch.tensor(sorted(unspoken), dtype=torch.int64, device=place.device)
+        self._vocabulary_size = record.vocabulary_size
         self._replicas = 1 if self._passes.together else place.layout.data
 
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[int]]:

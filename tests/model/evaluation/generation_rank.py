@@ -29,6 +29,7 @@ LAYOUTS: list[tuple[str, ParallelSettings]] = [
     ("gpt", layout(pipeline=2, virtual_pipeline=2)),
     ("windows", layout(data=2)),
     ("mixture", layout(data=2, expert=2)),
+    ("mixture", layout(tensor=2, sequence_parallel=True)),
     ("lstm", layout(data=2)),
 ]
 RECORD = TokenizerRecord(path="", sha256="", vocabulary_size=VOCABULARY, end_of_document=2, pad=3)

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from model.evaluation.code_execution import build_predictions, estimate_pass_at_k, pass_at_k, run_tests
+from model.evaluation.code_execution import (
+    build_predictions,
+    build_predictions_instruct,
+    estimate_pass_at_k,
+    pass_at_k,
+    run_tests,
+)
 
 
 @pytest.fixture
@@ -24,7 +30,7 @@ def _tests(item: dict[str, Any]) -> str:
 
 
 def test_the_authors_solutions_pass_and_others_do_not(items: list[dict[str, Any]]) -> None:
-    items = items[::4]
+    items = items[::8]
     answers = [[item["canonical_solution"], "    return None\n", "    return (\n"] for item in items]
     programs = build_predictions(answers, items)
     verdicts = run_tests(list(zip(map(_tests, items), programs, strict=True)))
@@ -41,6 +47,12 @@ def test_the_metric_has_the_form_that_the_harness_calls() -> None:
     found = pass_at_k(references=tests, predictions=[[right, wrong], [wrong, wrong]], k=[1, 2, 3])
     assert found == {"pass@1": 0.25, "pass@2": 0.5}
     assert pass_at_k(references=tests[:1], predictions=[[wrong]], k=1) == {"pass@1": 0.0}
+
+
+def test_a_chat_is_left_out_after_the_code() -> None:
+    answers = [["    return 1\n```\nThis returns 1.", "    return 2\n"]]
+    found = build_predictions_instruct(answers, [{"prompt": "def f():\n"}])
+    assert found == [["def f():\n    return 1\n", "def f():\n    return 2\n"]]
 
 
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_right_one() -> None:
