@@ -161,7 +161,7 @@ class Scorer:
             start += len(part)
 
     def _padded(self, length: int) -> int:
-        """A length rounded up, on GPUs by up to an eighth, and to what ranks that share positions can share out."""
+        """A length rounded up, on GPUs by up to a quarter, and to what ranks that share positions can share out."""
         layout, on_gpu = self._place.layout, self._place.device.type == "cuda"
         step = max(1 << max(length.bit_length() - 3, 0), 32) if on_gpu else 8
         step = math.lcm(step, layout.tensor, 2 * layout.context if layout.context > 1 else 1)

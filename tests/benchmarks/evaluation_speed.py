@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
     warnings.simplefilter("ignore")
-    _as_only_rank()
+    as_only_rank()
     on_cpu.install()
     speed_up.install()
     from model.parallel import parallel
@@ -54,7 +54,8 @@ def main() -> None:
         measure(options, place)
 
 
-def _as_only_rank() -> None:
+def as_only_rank() -> None:
+    """What torchrun tells the only rank of a job, and libraries that neither print bars nor ask the network."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
