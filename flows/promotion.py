@@ -66,7 +66,7 @@ class Promotion(Settings):
     def text(self) -> str:
         """The same for people."""
         champion = "none" if self.champion is None else _name(self.champion)
-        return f"{self.verdict.text()}\nChampion of {self.verdict.model}: {champion}"
+        return f"{self.verdict.text()}\nChampion {champion}"
 
 
 class Champion(Settings):
@@ -77,14 +77,16 @@ class Champion(Settings):
 
     def text(self) -> str:
         """A line for each alias."""
-        lines = [f"{alias:<10} {_name(version)}" for alias, version in self.versions.items()]
+        lines = [
+            f"{alias:<10} {_name(version)}, {version.tags.get('verdict', 'not judged')}"
+            for alias, version in self.versions.items()
+        ]
         return "\n".join(lines or [f"{self.model} has no version with an alias; `gristmill promote RUN` makes one"])
 
 
 def _name(version: ModelVersion) -> str:
     tags = version.tags
-    where = f"{tags.get('run', '?')} at step {tags.get('step', '?')}"
-    return f"{version.name}: {where}{', ' + tags['verdict'] if 'verdict' in tags else ''}"
+    return f"{version.name}: {tags.get('run', '?')} at step {tags.get('step', '?')}"
 
 
 @flow(name="promote", persist_result=False)

@@ -185,16 +185,13 @@ def _no_harm(
 
 
 def _words(harm: float, low: float, high: float, settings: PromotionSettings) -> str:
-    better = harm <= 0
-    ends = (-high, -low) if better else (low, high)
-    side = "better" if better else "worse"
-    return f"{side} by {abs(harm):.4f} ({settings.confidence:.0%} interval {ends[0]:+.4f} to {ends[1]:+.4f})"
+    ends = (-high, -low) if harm < 0 else (low, high)
+    side = f"better by {-harm:.4f}" if harm < 0 else f"worse by {harm:.4f}" if harm > 0 else "no difference"
+    return f"{side} ({settings.confidence:.0%} interval {ends[0]:+.4f} to {ends[1]:+.4f})"
 
 
 def _conclusion(low: float, high: float, bound: float) -> str:
-    allowed = f"{bound:g} worse" if bound else "any worse"
+    worse = f"worse by more than {bound:g}" if bound else "worse"
     if low > bound:
-        return f": surely more than {allowed}" if bound else ": surely worse"
-    if high <= bound:
-        return f": surely not more than {allowed}" if bound else ": surely no worse"
-    return f": more than {allowed} is not shown" if bound else ": worse is not shown"
+        return f": surely {worse}"
+    return f": surely not {worse}" if high <= bound else f": whether it is {worse} is open"

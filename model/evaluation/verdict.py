@@ -79,10 +79,11 @@ class Verdict(Manifest):
     def reason(self) -> str:
         """In a line: which conditions failed, or that all hold."""
         failed = [each.name for each in self.conditions if not each.passed]
-        against = f"against {self.champion}" if self.champion else "no champion yet"
+        against = f"against {self.champion}" if self.champion else "with no champion yet"
         if failed:
-            return f"refused, {against}: {', '.join(failed)}"
-        return f"promoted, {against}: {len(self.conditions)} of {len(self.conditions)} conditions hold"
+            return f"refused {against}: {', '.join(failed)}"
+        held = f"all {len(self.conditions)} conditions hold" if self.conditions else "nothing was asked of it"
+        return f"promoted {against}: {held}"
 
     def text(self) -> str:
         """The same for people, a line for each condition."""

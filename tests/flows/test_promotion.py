@@ -90,7 +90,7 @@ def test_from_first_champion_to_rollback(store, environment) -> None:
     found = promote(store, environment, "first", model="whole")
     assert found.verdict.promoted
     assert versions(environment, "whole") == {"champion": 1}
-    assert "Champion of whole: version 1 of whole: first/" in found.text()
+    assert "Champion version 1 of whole: first/" in found.text()
     assert promote(store, environment, "first", model="whole") == found, "twice is once"
 
     worse = trained(store, "worse", 0.3)
@@ -128,7 +128,7 @@ def told(store: Store, run: RunRecord, verdict: Verdict) -> None:
     assert page == verdict.markdown() == version.description
     assert version.run_id == where.run_id
     tags = version.tags
-    assert tags["verdict"] == "refused, against " + str(verdict.champion) + ": piqa acc"
+    assert tags["verdict"] == "refused against " + str(verdict.champion) + ": piqa acc"
     assert (tags["step"], tags["dataset.fingerprint"]) == ("30", "0123456789ab")
     assert tags["checkpoint.path"] == store.full_path(f"{run.folder}/checkpoints/step-00000030")
     metrics = client.get_run(where.run_id).data.metrics
