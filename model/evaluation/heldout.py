@@ -75,21 +75,6 @@ def choose(documents: Documents, max_tokens: int | None, end_of_document: int) -
     return HeldOut(documents, max(fitting, 1), end_of_document)
 
 
-def model_nats(
-    chunks: Sequence[Any],
-    held_out: HeldOut,
-    length: int,
-    micro: int,
-    place: Place,
-    *,
-    across: bool = True,
-    objective: Objective | None = None,
-) -> tuple[float, int]:
-    """`document_nats` of all documents together."""
-    found = document_nats(chunks, held_out, length, micro, place, across=across, objective=objective)
-    return float(found.nats.sum()), int(found.tokens.sum())
-
-
 def document_nats(
     chunks: Sequence[Any],
     held_out: HeldOut,

@@ -100,6 +100,31 @@ class HeldOutLikelihood:
         return found
 
 
+@dataclass(frozen=True)
+class HeldOutText:
+    """What is known of held-out documents without a model; fields are those of HeldOutLikelihood."""
+
+    words: Integers
+    text_bytes: Integers
+    members: Mapping[str, Integers]
+
+    def likelihood(self, found: "DocumentNats", *, every_token: bool) -> HeldOutLikelihood:
+        """With what a model makes of the same documents."""
+        known = {"words": self.words, "text_bytes": self.text_bytes, "members": self.members}
+        return HeldOutLikelihood(nats=found.nats, tokens=found.tokens, every_token=every_token, **known)
+
+
+def held_out_text(
+    store: Store, dataset: DatasetManifest, held_out: "HeldOut", groups: Sequence[Group], place: "Place"
+) -> HeldOutText:
+    """Words, bytes and groups of the documents; every rank calls this and gets all of it."""
+    return HeldOutText(
+        words=count_words(held_out, load_vocabulary(store, dataset.tokenizer), place),
+        text_bytes=held_out.documents.text_bytes[: held_out.count],
+        members=place.share(members(store, dataset, held_out, groups) if place.rank == 0 else None),
+    )
+
+
 def held_out_likelihood(
     store: Store,
     dataset: DatasetManifest,
@@ -110,15 +135,8 @@ def held_out_likelihood(
     *,
     every_token: bool,
 ) -> HeldOutLikelihood:
-    """The documents' nats with words, bytes and groups; every rank calls this and gets all of it."""
-    return HeldOutLikelihood(
-        nats=found.nats,
-        tokens=found.tokens,
-        words=count_words(held_out, load_vocabulary(store, dataset.tokenizer), place),
-        text_bytes=held_out.documents.text_bytes[: held_out.count],
-        members=place.share(members(store, dataset, held_out, groups) if place.rank == 0 else None),
-        every_token=every_token,
-    )
+    """`held_out_text` with what a model makes of it, for texts that are measured once."""
+    return held_out_text(store, dataset, held_out, groups, place).likelihood(found, every_token=every_token)
 
 
 def count_words(held_out: "HeldOut", vocabulary: Vocabulary, place: "Place") -> Integers:
