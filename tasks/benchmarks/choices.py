@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any, NamedTuple
 
+from infra.errors import BadInput
 from tasks.benchmarks.files import read, table
 from tasks.benchmarks.source import Converted, NoAnswers, Row, Source
 
@@ -108,7 +109,11 @@ def _labels(source: Source, records: list[Any], column: str) -> list[Any]:
         raise NoAnswers
     labels = beside.decode("ascii", "replace").split()
     if len(labels) != len(records):
-        labels = [*labels, *[""] * len(records)][: len(records)]
+        raise BadInput(
+            f"{source.name} has {len(records)} items and {source.stem}-labels.lst {len(labels)} labels",
+            "each item must have its label",
+            "Give both files as they were published",
+        )
     return labels
 
 

@@ -38,6 +38,10 @@ _GROUPS = (
 )
 """Groups of the harness, those within others first."""
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
+_UNKNOWN = "no benchmark that is known has that name"
+_SHOWN = 20
+_MAX_BYTES = 4 << 30
+"""Most bytes of all files together, unpacked."""
 _SANDBOX = "model.evaluation.code_execution"
 
 
@@ -71,7 +75,8 @@ class Conversion(Manifest):
             f"{name:<32} {_counts(task.items)}{f'  ({task.note})' * bool(task.note)}"
             for name, task in self.tasks.items()
         ]
-        lines += [f"left out: {name} ({reason})" for name, reason in self.left_out.items()]
+        lines += [f"left out: {name} ({reason})" for name, reason in list(self.left_out.items())[:_SHOWN]]
+        lines += [f"left out: {more:,} more files"] if (more := len(self.left_out) - _SHOWN) > 0 else []
         return "\n".join([*lines, f"{len(self.tasks)} tasks; groups: {', '.join(self.groups) or 'none'}"])
 
 
@@ -106,8 +111,9 @@ def convert(source: str, folder: str) -> Conversion:
     """
     _check_folder(Path(folder))
     found: dict[str, _Task] = {}
-    left_out: dict[str, str] = {}
     sources, files = _read(Path(source))
+    unknown = (name for name in sources if find_kind(name) is None and not _packed(name))
+    left_out = {name: _UNKNOWN for name in unknown if not NOT_DATA.match(name.rpartition("/")[2])}
     taken: set[str] = set()
     doubtful: dict[str, BadInput] = {}
     for each, place in sorted(_placed(files, left_out), key=lambda pair: (pair[1].distance, pair[0].name)):
@@ -123,8 +129,9 @@ def convert(source: str, folder: str) -> Conversion:
         if kind not in taken:
             raise error
     if not found:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:5])
         raise BadInput(
-            f"{source} has no benchmark that is known",
+            f"{source} has no benchmark that can be used{f' ({reasons})' if reasons else ''}",
             "its files or their folders must be called as the benchmarks are: hellaswag, arc_easy, mmlu, ...",
             "Name them so, or correct the path",
         )
@@ -148,9 +155,18 @@ def _read(source: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     for path in paths:
         name, data = path.relative_to(source.parent).as_posix(), path.read_bytes()
         digests[name] = hashlib.sha256(data).hexdigest()
-        if find_kind(name) is not None or path.suffix == ".zip":
+        if find_kind(name) is not None or _packed(name):
             files.update(unpacked(name, data))
+        if sum(map(len, files.values())) > _MAX_BYTES:
+            raise BadInput(
+                f"{source} has more than {_MAX_BYTES} bytes", "no set of benchmarks is that large", "Give less"
+            )
     return digests, files
+
+
+def _packed(name: str) -> bool:
+    """Whether the names within decide."""
+    return name.endswith(".zip")
 
 
 def _placed(files: dict[str, bytes], left_out: dict[str, str]) -> Iterator[tuple[Source, Place]]:
@@ -159,7 +175,7 @@ def _placed(files: dict[str, bytes], left_out: dict[str, str]) -> Iterator[tuple
             continue
         place = find_kind(name)
         if place is None:
-            left_out[name] = "no benchmark that is known has that name"
+            left_out[name] = _UNKNOWN
             continue
         folder = name.rpartition("/")[0]
         yield Source(name, data, place.split, lambda beside, folder=folder: files.get(f"{folder}/{beside}")), place

@@ -51,7 +51,7 @@ def unpacked(name: str, data: bytes, depth: int = 0) -> Iterator[tuple[str, byte
     try:
         if ending in OPENERS and depth < MAX_DEPTH:
             with OPENERS[ending](io.BytesIO(data)) as file:
-                content = _bounded(file, name)
+                content = _bounded(file, name, MAX_BYTES)
             yield from unpacked(stem, content, depth + 1)
         elif ending == "zip" and depth < MAX_DEPTH:
             yield from _members(name, data, depth)
@@ -79,7 +79,7 @@ def _members(name: str, data: bytes, depth: int) -> Iterator[tuple[str, bytes]]:
             yield from unpacked(f"{name}/{member.filename}", content, depth + 1)
 
 
-def _bounded(file: IO[bytes], name: str, most: int = MAX_BYTES) -> bytes:
+def _bounded(file: IO[bytes], name: str, most: int) -> bytes:
     content = file.read(most + 1)
     if len(content) > most:
         raise BadInput(
