@@ -5,6 +5,7 @@ from pydantic import Field
 from infra.settings import Environment, Settings, operational
 from model.config import EvaluationSettings, TrainingSettings
 from tasks.config import CorpusSettings
+from tasks.phrases.contamination import ContaminationSettings
 
 
 class DatasetSettings(Settings):
@@ -32,4 +33,6 @@ class PipelineSettings(Settings):
     training: TrainingSettings = TrainingSettings()
     """From token shards to a trained model."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """What is measured on the held-out split, and which samples are written."""
+    """What is measured: held-out text, benchmarks, and samples."""
+    contamination: ContaminationSettings | None = operational(ContaminationSettings())
+    """What counts as a benchmark's item in a training document; null does not look for any."""

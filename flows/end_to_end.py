@@ -23,7 +23,9 @@ def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     corpus = build_corpus(settings.corpus, settings.dataset, environment)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment)
-    evaluation = evaluate(dataset, settings.run, settings.training, settings.evaluation, environment)
+    evaluation = evaluate(
+        dataset, settings.run, settings.training, settings.evaluation, environment, settings.contamination
+    )
     store = Store(environment.root)
     report = run_report(corpus.report, training.summary, evaluation.record, training.tracked, flow_run.id)
     write_report(store, training.run, report, training.tracked)

@@ -1,18 +1,35 @@
-"""The evaluation flow: what a trained model makes of held-out text."""
+"""The evaluation flow: held-out text, benchmarks and samples of a trained model; and what of the items it has read."""
 
 import logging
 
-from prefect import flow
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
 
 from flows import progress
 from flows.config import DatasetSettings
+from flows.contamination import look_for_contamination, with_clean_scores
 from flows.pretraining import launch
+from flows.task_table import heldout_table, task_table
+from infra.cluster import open_cluster
 from infra.errors import BadInput
 from infra.manifest import load_dataset
 from infra.settings import Environment, Settings
 from infra.store import Store
+from infra.tables_page import as_markdown
 from model.config import EvaluationSettings, TrainingSettings, validate_evaluation
-from model.run import EvaluationRecord, RunRecord, evaluation_path, finished_training, prepare_run
+from model.evaluation.tracking import track_evaluation
+from model.run import (
+    EvaluationRecord,
+    RunRecord,
+    evaluation_folder,
+    evaluation_path,
+    finished_training,
+    prepare_run,
+    read_metrics,
+)
+from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
+from tasks.stage import StageRunner
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +48,82 @@ def evaluate(
     training: TrainingSettings = TrainingSettings(),
     evaluation: EvaluationSettings = EvaluationSettings(),
     environment: Environment = Environment(),
+    contamination: ContaminationSettings | None = ContaminationSettings(),
 ) -> Evaluation:
-    """Measure held-out loss and bits per byte of a finished run, beside the untrained model and token frequencies."""
+    """Measure a finished run on held-out text and benchmarks, beside the untrained model and token frequencies."""
     progress.let_through()
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     record = prepare_run(store, manifest, run, training)
     summary = finished_training(store, record)
-    if summary is None:
-        raise BadInput(f"run {record.folder}", "it must be trained before it is evaluated", "Run `gristmill pretrain`")
+    step = evaluation.step or (summary.steps if summary else None)
+    if step is None:
+        raise BadInput(
+            f"run {record.folder}",
+            "it must be trained before it is evaluated, or the step of a checkpoint be named (evaluation.step)",
+            "Run `gristmill pretrain`",
+        )
     validate_evaluation(evaluation, training.model, manifest.tokenizer.vocabulary_size)
-    path = evaluation_path(record, summary.steps)
-    if store.exists(path) and (found := EvaluationRecord.load(store, path)).settings == evaluation:
-        logger.info("evaluate: already done, %s", path)
-        return Evaluation(run=record, record=found)
-    settings_path = f"{record.folder}/evaluation-settings.json"
-    store.write_bytes(settings_path, evaluation.model_dump_json(indent=1).encode())
-    settings_file = str(store.local_path(settings_path).absolute())
-    launch("model.evaluate", store, record, evaluation.parallel.processes, settings_file)
-    return Evaluation(run=record, record=EvaluationRecord.load(store, path))
+    if (found := _measured(store, record, step, evaluation)) is None:
+        _launch(store, record, evaluation)
+        found = EvaluationRecord.load(store, evaluation_path(record, step))
+    if contamination is not None and found.tasks:
+        found = contaminated(store, record, found, contamination, environment)
+    _show(found)
+    return Evaluation(run=record, record=found)
+
+
+def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:
+    """An earlier evaluation with the same settings; of benchmarks the ranks have to say, who read the tasks' files."""
+    path = evaluation_path(run, step)
+    if settings.benchmarks.tasks or not store.exists(path):
+        return None
+    found = EvaluationRecord.load(store, path)
+    if found.settings != settings or found.untrained_loss is None:
+        return None
+    logger.info("evaluate: already done, %s", path)
+    return found
+
+
+def _launch(store: Store, run: RunRecord, settings: EvaluationSettings) -> None:
+    path = f"{run.folder}/evaluation-settings.json"
+    store.write_bytes(path, settings.model_dump_json(indent=1).encode())
+    launch("model.evaluate", store, run, settings.parallel.processes, str(store.local_path(path).absolute()))
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def contaminated(
+    store: Store,
+    run: RunRecord,
+    record: EvaluationRecord,
+    settings: ContaminationSettings,
+    environment: Environment,
+) -> EvaluationRecord:
+    """The evaluation with the items that stand in the training documents counted, and its figures without them."""
+    folder = evaluation_folder(run, record.step)
+    path = f"{folder}/contamination.json"
+    looked_for = any(task.contaminated is not None for task in record.tasks)
+    if looked_for and store.exists(path) and ContaminationRecord.load(store, path).settings == settings:
+        return record
+    with open_cluster(environment) as cluster:
+        found = look_for_contamination(StageRunner(store, cluster), run, folder, settings)
+    if found is None:
+        return record
+    tasks = with_clean_scores(store, folder, record.tasks, found, record.settings.benchmarks)
+    record = record.model_copy(update={"tasks": tasks})
+    record.save(store, evaluation_path(run, record.step))
+    track_evaluation(store, run, record, trained_tokens(store, run, record.step))
+    return record
+
+
+def trained_tokens(store: Store, run: RunRecord, step: int) -> int:
+    """Tokens that a run was trained on up to a step, by its metrics."""
+    rows = read_metrics(store.local_path(run.folder))
+    known = {int(row["step"]): int(row["tokens"]) for row in rows if "tokens" in row}
+    return known.get(step, step * run.training.tokens_per_step)
+
+
+def _show(record: EvaluationRecord) -> None:
+    tables = [task_table(record)] if record.tasks else []
+    page = as_markdown([*tables, heldout_table(record)])
+    create_markdown_artifact(page, key="evaluation", description=f"Evaluation of step {record.step:,}")

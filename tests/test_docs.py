@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import SettingsCommand, gather, main
+from flows.cli import main
+from flows.command_line import SettingsCommand, gather
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()

@@ -1,0 +1,152 @@
+"""Commands about what is there already, by its name: indexes, batches, checkpoints, evaluated runs."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.ablation_settings import AblationSettings
+from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
+from flows.server import ensure_prefect_server
+from infra.settings import Environment, Settings, operational
+from infra.store import Store
+from model.evaluation.comparing import ComparisonSettings
+from model.evaluation.verdict import PromotionSettings
+
+
+@click.command("index")
+@click.argument("name")
+@ROOT
+@click.option("--retire-id", "ids", multiple=True, metavar="ID", help="A document that is to match no more.")
+@click.option("--retire-url", "urls", multiple=True, metavar="URL", help="The same by its address.")
+@click.option("--retire-dataset", "datasets", multiple=True, metavar="NAME/VERSION", help="All documents of a dataset.")
+@JSON
+def index(name: str, root: str, as_json: bool, **retired: tuple[str, ...]) -> None:
+    """Show what an index of earlier datasets holds, and retire entries of it."""
+    from flows.indexes import change_index
+
+    answer(lambda: change_index(Store(root), name, retired["ids"], retired["urls"], retired["datasets"]), as_json)
+
+
+@click.command("batch")
+@click.argument("run")
+@click.option("--step", type=click.IntRange(1), required=True, help="The step whose batch is wanted.")
+@click.option("--rank", type=click.IntRange(0), help="Only what this data-parallel replica took.")
+@ROOT
+@JSON
+def batch(run: str, step: int, rank: int | None, root: str, as_json: bool) -> None:
+    """Name the documents of a past step of RUN: addresses, files and places of each."""
+    from flows.batches import batch_details
+
+    answer(lambda: batch_details(Store(root), run, step, rank), as_json)
+
+
+@click.command("export")
+@click.argument("run")
+@click.option("--step", type=click.IntRange(1), help="Checkpoint to write; the newest is taken otherwise.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where to; below the run otherwise.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Type of weights, if another.")
+@ROOT
+@JSON
+def export(run: str, step: int | None, out: Path | None, dtype: Any, root: str, as_json: bool) -> None:
+    """Write a checkpoint of RUN as transformers and all that reads its form want it, tokenizer included."""
+    from flows.interchange import export_run
+    from model.interchange.export import ExportSettings
+
+    answer(lambda: export_run(Store(root), run, out, ExportSettings(step=step, dtype=dtype)), as_json)
+
+
+@click.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--sequence-length", type=click.IntRange(8), help="Tokens of a training sample, if others.")
+@ROOT
+@JSON
+def import_(folder: Path, name: str, sequence_length: int | None, root: str, as_json: bool) -> None:
+    """Take a transformers model in FOLDER as NAME, to go on training from: training.start_from=models/NAME."""
+    from flows.interchange import import_folder
+
+    answer(lambda: import_folder(Store(root), folder, name, sequence_length), as_json)
+
+
+@click.command("benchmarks")
+@click.argument("source", type=click.Path(exists=True))
+@click.argument("folder", type=click.Path())
+@JSON
+def benchmarks(source: str, folder: str, as_json: bool) -> None:
+    """Make FOLDER, a tasks_dir of lm-evaluation-harness, of the published benchmark files in SOURCE."""
+    from flows.benchmarks import convert_benchmarks
+
+    answer(lambda: convert_benchmarks(source, folder), as_json)
+
+
+class CompareOptions(Settings):
+    """Settings of `gristmill compare`."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    comparison: ComparisonSettings = ComparisonSettings()
+    """How sure a comparison is to be."""
+
+
+@with_own_settings("compare", CompareOptions, click.argument("runs", nargs=-1, metavar="RUN[@STEP] ..."))
+def compare(settings: CompareOptions, as_json: bool, runs: tuple[str, ...]) -> None:
+    """Put evaluated runs beside the first: tables, figures, paired differences."""
+    _serve(settings)
+    from flows.comparison import compare as compare_flow
+
+    _show(compare_flow(runs, settings.comparison, settings.environment), as_json)
+
+
+class PromoteOptions(Settings):
+    """Settings of `gristmill promote`."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    promotion: PromotionSettings = PromotionSettings()
+    """When a checkpoint takes the champion's place."""
+
+
+@with_own_settings("promote", PromoteOptions, click.argument("run"))
+def promote(settings: PromoteOptions, as_json: bool, run: str) -> None:
+    """Register RUN's evaluated checkpoint in MLflow, and make it champion if all conditions hold."""
+    _serve(settings)
+    from flows.promotion import promote as promote_flow
+
+    _show(promote_flow(run, settings.promotion, settings.environment), as_json)
+
+
+@with_own_settings(
+    "champion",
+    PromoteOptions,
+    click.option("--take-back", metavar="REASON", help="Let the previous champion be champion again."),
+)
+def champion(settings: PromoteOptions, as_json: bool, take_back: str | None) -> None:
+    """Show which checkpoint is champion, which was before, and which is candidate."""
+    from flows import promotion
+
+    environment, model = settings.environment, settings.promotion.model
+    if take_back is None:
+        _show(promotion.champion_of(environment, model), as_json)
+    else:
+        _show(promotion.take_back(environment, model, take_back), as_json)
+
+
+@with_own_settings("ablate", AblationSettings)
+def ablate(settings: AblationSettings, as_json: bool) -> None:
+    """Train the same small model on several corpora (`variants` of a configuration), and say which is better."""
+    _serve(settings)
+    from flows.ablation import ablate as ablate_flow
+
+    _show(ablate_flow(settings), as_json)
+
+
+def _serve(settings: HasEnvironment) -> None:
+    ensure_prefect_server(prefect_home(prepare(settings)))
+
+
+def _show(found: Any, as_json: bool) -> None:
+    print_json(found) if as_json else click.echo(found.text())
+
+
+ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate)
