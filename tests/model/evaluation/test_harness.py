@@ -1,7 +1,9 @@
 """The model as lm-evaluation-harness sees it, against the harness's own backend on the exported weights."""
 
 import itertools
+import json
 import logging
+import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +37,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from lm_eval.api.instance import Instance
 
-    from model.evaluation.harness import MegatronLM
+    from model.evaluation.harness import MegatronLM, run_tasks
+    from model.evaluation.tasks import load_tasks
 
 LENGTH = 128
 SETTINGS = BenchmarkSettings(tokens_at_once=512)
@@ -61,10 +64,10 @@ def chunks(place: Place) -> list[Any]:
     """A model with weights far from the initial ones, which say little."""
     settings = training()
     built = build_model(settings, settings.parallel, place, VOCABULARY)
-    random = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in built[0].named_parameters():
-            noise = torch.randn(weight.shape, generator=random)
+            noise = torch.randn(weight.shape, generator=generator)
             weight.copy_(1 + 0.1 * noise if "norm" in name else 0.15 * noise)
     return built
 
@@ -188,6 +191,48 @@ def test_killed_evaluation_goes_on_and_counts_nothing_twice(
         assert answers_of("killed/answers", fourth) == expected
     assert "is damaged: its answers are asked for again" in caplog.text
     assert len(fourth) == 1
+
+
+TASK = """task: endings
+dataset_path: json
+dataset_kwargs: {data_files: {validation: items.jsonl}}
+output_type: multiple_choice
+validation_split: validation
+fewshot_split: validation
+num_fewshot: 2
+doc_to_text: "{{query}}"
+doc_to_target: label
+doc_to_choice: endings
+target_delimiter: ""
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
+def test_harness_measures_by_our_answers(
+    place: Place, chunks: list[Any], encoder: PromptEncoder, tmp_path: Path
+) -> None:
+    (tmp_path / "endings.yaml").write_text(TASK)
+    items = list(itertools.islice(hellaswag(), 6))
+    rows = [{"query": item[0][0][:40], "endings": [each[:20] for _, each in item], "label": 1} for item in items]
+    (tmp_path / "items.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    settings = BenchmarkSettings(tasks=("endings",), tasks_dir=str(tmp_path), tokens_at_once=512)
+    scorer = Scorer(chunks, place, settings, LENGTH, VOCABULARY)
+    results: list[dict[str, Any]] = []
+    for _ in range(2):
+        with Crew(place, {"score": scorer.score}) as crew:
+            loaded = load_tasks(settings)
+            prompts = [each.args for each in loaded.tasks["endings"].instances]
+            random.seed(7)
+            results.append(run_tasks(MegatronLM(encoder, crew, settings, LENGTH), loaded.task_dict(), settings))
+            assert random.random() == random.Random(7).random(), "nobody else's chance is disturbed"
+            assert [each.args for each in loaded.tasks["endings"].instances] == prompts
+    one, other = results
+    assert one["samples"] == other["samples"]
+    right = [
+        max(range(4), key=[log for log, _ in each["filtered_resps"]].__getitem__) == 1
+        for each in one["samples"]["endings"]
+    ]
+    assert one["results"]["endings"]["acc,none"] == pytest.approx(sum(right) / 6)
 
 
 def test_equal_requests_are_asked_once(place: Place, chunks: list[Any], encoder: PromptEncoder) -> None:
