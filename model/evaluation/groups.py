@@ -78,10 +78,7 @@ def _hosts(store: Store, dataset: DatasetManifest, held_out: "HeldOut") -> pa.Ch
         return None
     ids = held_out.documents.column("doc_id")[: held_out.count]
     among = pc.is_in(pc.field("id"), ids.combine_chunks())
-    parts = [
-        pq.read_table(store.local_path(ledger[name]), columns=["id", "url"], filters=among, partitioning=None)
-        for name in needed
-    ]
+    parts = [pq.read_table(store.local_path(ledger[name]), columns=["id", "url"], filters=among) for name in needed]
     known = pa.concat_tables(parts)
     urls = known["url"].take(pc.index_in(ids, known["id"].combine_chunks()))
     return pa.chunked_array([pa.array(map(host_of, urls.to_pylist()), pa.string())])
