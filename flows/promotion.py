@@ -92,7 +92,7 @@ def _name(version: ModelVersion) -> str:
 @flow(name="promote", persist_result=False)
 def promote(
     run: str,
-    promotion: PromotionSettings = PromotionSettings(),  # noqa: B008
+    promotion: PromotionSettings = PromotionSettings(),
     environment: Environment = Environment(),
 ) -> Promotion:
     """Register an evaluated checkpoint, judge it beside the champion, and let it take the champion's place or not."""
@@ -201,7 +201,6 @@ def _checkpoint(store: Store, candidate: Contender) -> Checkpoint:
         step=record.step,
         tags={
             "run": run.folder.removeprefix("runs/"),
-            "run.fingerprint": run.fingerprint,
             "step": str(record.step),
             "dataset": f"{run.dataset}/{run.dataset_version}",
             "dataset.fingerprint": run.dataset_fingerprint,
@@ -247,9 +246,9 @@ def _tracked(store: Store, run: RunRecord, environment: Environment, registry: R
 def _champion(store: Store, registry: Registry, version: ModelVersion) -> Contender:
     """The champion as it was evaluated last: by its folder, or by what is registered where the folder is gone."""
     folder, step = f"runs/{version.tags.get('run', '')}", int(version.tags.get("step", 0))
-    if store.exists(f"{folder}/run.json"):
+    if store.exists(f"{folder}/run.json"):  # the folder's name holds its fingerprint
         run = RunRecord.load(store, f"{folder}/run.json")
-        if run.fingerprint == version.tags.get("run.fingerprint") and store.exists(evaluation_path(run, step)):
+        if store.exists(evaluation_path(run, step)):
             return _with_version(evaluated(store, run, step), version)
     names = ["run.json", "evaluation.json", *(f"{table}.parquet" for table in _TABLES)]
     files = {name: data for name in names if (data := registry.read(version, name)) is not None}

@@ -145,7 +145,7 @@ class Registry:
             self.model,
             source,
             run.run_id,
-            tags={_CHECKPOINT: checkpoint.digest, _MODEL: model_id},
+            tags={**checkpoint.tags, _CHECKPOINT: checkpoint.digest, _MODEL: model_id},  # the UI keeps their order
             run_link=run_url(run),
             model_id=model_id,
             await_creation_for=0,

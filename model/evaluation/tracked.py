@@ -2,12 +2,12 @@
 
     benchmarks/hellaswag acc_norm                  main metric of each benchmark; groups, but not their members
     benchmarks/answer_bits_per_byte/hellaswag      the measure that moves while accuracies are still near chance
-    benchmarks/stderr/hellaswag acc_norm           standard errors
     heldout/bits_per_byte                          of the whole held-out split
     heldout/bits_per_byte/source web               of its groups
+    heldout/baseline/unigram bits_per_byte         what is known of the same text without the model
 
 MLflow makes a section of all that stands before the last slash; sections by task would be dozens. The tables hold
-every metric with its interval.
+every metric with its standard error and interval.
 """
 
 import re
@@ -26,11 +26,7 @@ def evaluation_metrics(record: EvaluationRecord) -> dict[str, float]:
     """All that MLflow draws of an evaluation, by name."""
     metrics = _heldout_metrics(record)
     for task in top_tasks(record):
-        main = task.metrics[task.main_metric]
-        name = _allowed(f"{task.task} {task.main_metric}")
-        metrics[f"benchmarks/{name}"] = main.value
-        if main.standard_error is not None:
-            metrics[f"benchmarks/stderr/{name}"] = main.standard_error
+        metrics[f"benchmarks/{_allowed(f'{task.task} {task.main_metric}')}"] = task.metrics[task.main_metric].value
         if (bits := task.metrics.get(_CONTINUOUS)) is not None:
             metrics[f"benchmarks/{_CONTINUOUS}/{_allowed(task.task)}"] = bits.value
     return metrics
@@ -39,12 +35,12 @@ def evaluation_metrics(record: EvaluationRecord) -> dict[str, float]:
 def _heldout_metrics(record: EvaluationRecord) -> dict[str, float]:
     metrics = {"heldout/loss": record.loss, "heldout/perplexity": record.perplexity}
     if record.untrained_loss is not None:
-        metrics["heldout/untrained/loss"] = record.untrained_loss
+        metrics["heldout/baseline/untrained loss"] = record.untrained_loss
     if (bits := record.bits_per_byte) is not None:
         metrics["heldout/bits_per_byte"] = bits.trained
         if bits.untrained is not None:
-            metrics["heldout/untrained/bits_per_byte"] = bits.untrained
-        metrics["heldout/unigram/bits_per_byte"] = bits.unigram
+            metrics["heldout/baseline/untrained bits_per_byte"] = bits.untrained
+        metrics["heldout/baseline/unigram bits_per_byte"] = bits.unigram
     for group in record.groups:
         if group.group == "all":
             metrics |= {f"heldout/{name}": group.metrics[name].value for name in _MEASURES if name in group.metrics}

@@ -91,25 +91,16 @@ class Verdict(Manifest):
         return "\n".join([self.candidate, *lines, self.reason])
 
     def markdown(self) -> str:
-        """As a page."""
-        number = "" if self.candidate_version is None else f" (version {self.candidate_version} of {self.model})"
+        """As a page; its first line is what MLflow's list of versions shows of it."""
+        number = "" if self.candidate_version is None else f", version {self.candidate_version} of {self.model}"
         rows = [
-            f"| {'✅' if each.passed else '❌'} | {each.name} | {_figure(each.candidate)} | {_figure(each.champion)} "
-            f"| {each.says.replace('|', chr(92) + '|')} |"
+            f"| {'holds' if each.passed else '**FAILS**'} | {each.name} | {_figure(each.candidate)} "
+            f"| {_figure(each.champion)} | {each.says.replace('|', chr(92) + '|')} |"
             for each in self.conditions
         ]
-        return "\n".join(
-            [
-                f"# {'Promoted' if self.promoted else 'Refused'}: {self.candidate}{number}",
-                "",
-                f"Champion: {self.champion or 'none yet'}",
-                "",
-                "| | condition | candidate | champion | |",
-                "|---|---|---|---|---|",
-                *rows,
-                "",
-            ]
-        )
+        head = ["| | Condition | Candidate | Champion | In words |", "|---|---|---|---|---|"] if rows else []
+        said = [f"{self.reason[0].upper()}{self.reason[1:]}.", "", f"Candidate: {self.candidate}{number}"]
+        return "\n".join([*said, "", f"Champion: {self.champion or 'none yet'}", "", *head, *rows, ""])
 
 
 def _figure(value: float | None) -> str:

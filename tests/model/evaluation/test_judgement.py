@@ -207,7 +207,8 @@ def test_what_was_taken_back_returns_only_when_asked() -> None:
 def test_the_page_says_it_all() -> None:
     verdict = judge(champion(0.4, version=2), champion(0.5, version=1), DEFAULT)
     page = verdict.markdown()
-    assert page.startswith("# Refused: small/2026.11.22-ffffffffffff at step 30 (version 2 of gristmill)")
-    assert "| ❌ | piqa acc | 0.4000 | 0.5000 |" in page
+    assert page.startswith("Refused against small/2026.11.22-ffffffffffff at step 30: piqa acc.\n")
+    assert "Candidate: small/2026.11.22-ffffffffffff at step 30, version 2 of gristmill\n" in page
+    assert "| **FAILS** | piqa acc | 0.4000 | 0.5000 |" in page
     assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
     assert judge(champion(0.4, version=2), champion(0.5, version=1), DEFAULT) == verdict

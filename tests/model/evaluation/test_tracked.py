@@ -21,7 +21,6 @@ def test_metrics_make_few_sections() -> None:
     )
     metrics = evaluation_metrics(made.model_copy(update={"groups": (*made.groups, source)}))
     assert metrics["benchmarks/arc acc"] == 0.5
-    assert metrics["benchmarks/stderr/arc acc"] == 0.1
     assert metrics["benchmarks/answer_bits_per_byte/arc"] == 1.5
     assert "benchmarks/mmlu acc" in metrics
     assert not [name for name in metrics if "mmlu_a" in name], "members of a group stand in the table"
