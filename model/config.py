@@ -15,6 +15,7 @@ from model.settings.architecture import ModelSettings, check_model
 from model.settings.duration import BatchRamp, BatchSizes, Duration, check_batches
 from model.settings.evaluation import EvaluationDuringTraining, EvaluationSettings
 from model.settings.layout import ParallelSettings, check_parallel
+from model.settings.precision import Fp8, check_fp8, engine_installed
 from model.settings.safety import CheckpointSettings, HealthSettings
 
 
@@ -93,6 +94,9 @@ class TrainingSettings(Settings):
     """Seed of the initial weights and of the order of the data."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type in which layers compute; gradients, master weights and optimizer state are always float32."""
+    fp8: Fp8 = "none"
+    """Type in which layers multiply while training: none is dtype; e4m3 has 4 bits for the exponent and 3 for the
+    fraction; hybrid has 5 and 2 for gradients (arXiv:2209.05433). Needs Transformer Engine on GPUs."""
     micro_batch_size: int = operational(8, ge=1)
     """Sequences that go through the layers at once in one process."""
     recompute: Literal["none", "selective", "full"] = operational("none")
@@ -101,6 +105,8 @@ class TrainingSettings(Settings):
     """How the work is spread over processes."""
     compiled: bool = operational(True)
     """Whether layers are compiled (torch.compile) on GPUs: some minutes at the start, then faster steps."""
+    transformer_engine: Literal["auto", "never"] = operational("auto")
+    """Whether bfloat16 layers are Transformer Engine's on GPUs where it is installed: they are not compiled then."""
     checkpoint: CheckpointSettings = operational(CheckpointSettings())
     """When and how training state is written."""
     health: HealthSettings = operational(HealthSettings())
@@ -141,6 +147,7 @@ def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
     _check_optimizer(settings)
+    _check_fp8(settings)
     if settings.model.architecture == "lstm" and not settings.data.attend_across_documents:
         raise BadInput(
             "data.attend_across_documents = false with model.architecture = lstm",
@@ -165,6 +172,18 @@ def _check_optimizer(settings: TrainingSettings) -> None:
             "muon needs whole matrices, and experts are spread over processes of their own",
             "Set optimizer.kind to adamw",
         )
+
+
+def _check_fp8(settings: TrainingSettings) -> None:
+    check_fp8(
+        settings.fp8,
+        settings.transformer_engine,
+        settings.model,
+        settings.parallel,
+        dtype=settings.dtype,
+        micro_batch_size=settings.micro_batch_size,
+        installed=engine_installed(),
+    )
 
 
 def validate_evaluation(settings: EvaluationSettings, model: ModelSettings, vocabulary_size: int) -> None:

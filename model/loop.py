@@ -6,6 +6,7 @@ import time
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.architectures.build import build_model
+from model.architectures.engine import use_fp8
 from model.architectures.weights import count_parameters
 from model.data.loader import training_loader
 from model.data.shards import verify_shards
@@ -75,6 +76,7 @@ def _prepare(store: Store, run: RunRecord, dataset: DatasetManifest, place: Plac
     record = checkpoints.latest()
     drawn = record is None and settings.start_from is None
     chunks = build_model(settings, settings.parallel, place, run.vocabulary_size, draw=drawn)
+    use_fp8(chunks, settings, place.device)
     if record is None and settings.start_from is not None:
         load_start(chunks, store, settings.start_from, place, settings.model, verify=settings.verify_shards)
     chunks = distribute(chunks, settings.parallel, whole_optimizer=has_whole_optimizer(settings.optimizer))

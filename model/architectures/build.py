@@ -41,7 +41,7 @@ def build_model(
         chunk.to(place.device)
         if place.device.type == "cpu":
             cpu_kernels.shorten_activation(chunk)
-        elif training.compiled:
+        elif training.compiled and not config.engine:
             speed_up.speed_up(chunk)
     return [Float16Module(config, chunk) for chunk in chunks] if training.dtype == "bfloat16" else chunks
 

@@ -8,6 +8,7 @@ from megatron.core.models.gpt.gpt_model import GPTModel
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from model.architectures.attention import BlockMasks
+from model.architectures.engine import engine_imported, uses_engine
 from model.architectures.layers import decoder_block, is_plain
 from model.architectures.mixture import mixture_options
 from model.config import TrainingSettings
@@ -65,7 +66,8 @@ def transformer_config(training: TrainingSettings, parallel: ParallelSettings, d
         cuda_graph_scope=[],  # the default is deprecated
     )
     config.block_masks = BlockMasks()  # shared by all layers
-    config.fast_layers = on_gpu and training.compiled and is_plain(config)
+    config.engine = uses_engine(training, device, installed=engine_imported())
+    config.fast_layers = on_gpu and training.compiled and not config.engine and is_plain(config)
     return config
 
 

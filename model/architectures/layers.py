@@ -11,6 +11,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 
 from model.architectures.attention import CoreAttention, HeadNorm, ResidualNorm
+from model.architectures.engine import engine_layer
 from model.architectures.mixture import SequenceBalancedRouter
 from model.settings.architecture import ModelSettings, RopeScaling
 
@@ -43,17 +44,22 @@ def cross_decoder_block(config: Any) -> Any:
 
 
 def _layer(config: Any) -> Any:
-    layer: Any = get_gpt_layer_local_spec(
-        num_experts=config.num_moe_experts, qk_layernorm=config.qk_layernorm, normalization=config.normalization
-    )
+    layer: Any = engine_layer(config) if config.engine else _own_layer(config)
     parts: Any = layer.submodules
-    parts.input_layernorm = parts.pre_mlp_layernorm = ResidualNorm
     attention: Any = parts.self_attention.submodules
     attention.core_attention = CoreAttention
     if config.qk_layernorm:
         attention.q_layernorm = attention.k_layernorm = HeadNorm
     if config.num_moe_experts is not None:
         parts.mlp.submodules.router = SequenceBalancedRouter
+    return layer
+
+
+def _own_layer(config: Any) -> Any:
+    layer: Any = get_gpt_layer_local_spec(
+        num_experts=config.num_moe_experts, qk_layernorm=config.qk_layernorm, normalization=config.normalization
+    )
+    layer.submodules.input_layernorm = layer.submodules.pre_mlp_layernorm = ResidualNorm
     return layer
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from megatron.core.dist_checkpointing.mapping import is_main_replica
+from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
 
 from model.parallel import Place
 from model.settings.architecture import ModelSettings
@@ -48,7 +48,7 @@ def sharded_tensors(state: Any) -> Iterator[Any]:
             yield from sharded_tensors(each)
     elif hasattr(state, "build"):
         yield from sharded_tensors(state.build())
-    elif hasattr(state, "global_offset") and torch.is_tensor(getattr(state, "data", None)):
+    elif isinstance(state, ShardedTensor) and torch.is_tensor(state.data):
         yield state
 
 

@@ -67,7 +67,7 @@ class Memory(Settings):
 
 
 def estimate_memory(training: TrainingSettings, vocabulary_size: int, *, fused: bool = True) -> Memory:
-    """Memory on the device that needs most; `fused` is false for a CPU, whose norms and activations keep more."""
+    """Memory on the device that needs most; `fused` is false for a CPU, whose activations keep more."""
     stages = sorted({0, training.parallel.pipeline // 2, training.parallel.pipeline - 1})
     each = [_on_stage(training, vocabulary_size, stage, fused=fused) for stage in stages]
     return max(each, key=lambda memory: memory.total)
@@ -107,7 +107,7 @@ def _on_stage(training: TrainingSettings, vocabulary_size: int, stage: int, *, f
         positions = lengths(model)[1] or lengths(model)[0]
         logits = sequences * positions * embedding_rows(model, vocabulary_size) / parallel.tensor
         working = max(working, width * logits + 8 * min(logits, 1 << 26))
-        activations += sequences * positions * width * _tail_elements(model, fused=fused) / _whole(parallel)
+        activations += sequences * positions * width * _tail_elements(model) / _whole(parallel)
     return Memory(
         stage=stage,
         weights=width * (dense + experts),
@@ -177,7 +177,7 @@ def _layer_elements(model: ModelSettings, parallel: ParallelSettings, recompute:
         return model.hidden_size * positions / whole
     if model.architecture == "lstm":
         return positions * 17.0 * model.hidden_size  # gates, states and the library's workspace, as counted on a CPU
-    norm = _norm_elements(model, fused=fused)
+    norm = _norm_elements(model)
     stream = 2 * norm + _dropout(model, fused=fused)
     inside = _attention(model, parallel, fused=fused)
     inside += _feed_forward(model, fused=fused) if recompute == "none" else 0
@@ -188,9 +188,9 @@ def _layer_elements(model: ModelSettings, parallel: ParallelSettings, recompute:
     return total
 
 
-def _norm_elements(model: ModelSettings, *, fused: bool) -> float:
-    """What goes into a norm of the residual stream and what comes out; PyTorch's RMSNorm on a CPU keeps a third."""
-    return (2 if fused or model.normalization == "LayerNorm" else 3) * model.hidden_size
+def _norm_elements(model: ModelSettings) -> float:
+    """What goes into a norm of the residual stream and what comes out."""
+    return 2.0 * model.hidden_size
 
 
 def _attention(model: ModelSettings, parallel: ParallelSettings, *, fused: bool) -> float:
@@ -201,13 +201,12 @@ def _attention(model: ModelSettings, parallel: ParallelSettings, *, fused: bool)
         if parallel.context > 1:  # keys and values are kept as gathered
             return 2 * queries + 2 * keys * parallel.context
         return product + queries + (0 if fused else turned)
-    normed = queries + (0 if fused or model.normalization == "LayerNorm" else queries + keys)
     gathered = 2 * keys * parallel.context - keys if parallel.context > 1 else 0
-    return product + normed + turned + gathered + queries
+    return product + queries + turned + gathered + queries
 
 
 def _feed_forward(model: ModelSettings, *, fused: bool) -> float:
-    kept = (3 if fused else 5) if model.activation == "swiglu" else 2
+    kept = (3 if fused else 4) if model.activation == "swiglu" else 2
     if (mixture := model.mixture) is None:
         return kept * model.ffn_hidden_size
     width = mixture.expert_ffn_hidden_size or model.ffn_hidden_size
@@ -221,11 +220,11 @@ def _dropout(model: ModelSettings, *, fused: bool) -> float:
     return (1 if fused else 2) * model.hidden_size if model.hidden_dropout else 0
 
 
-def _tail_elements(model: ModelSettings, *, fused: bool) -> float:
+def _tail_elements(model: ModelSettings) -> float:
     """The last norm; bert has a dense layer with an activation and a norm more."""
     if model.architecture == "lstm":
         return 0
-    norm = _norm_elements(model, fused=fused)
+    norm = _norm_elements(model)
     return 2 * (norm + model.hidden_size) if model.architecture == "bert" else norm
 
 

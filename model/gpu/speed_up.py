@@ -82,7 +82,7 @@ def rotate_in_one_kernel(model: Any) -> None:
     """Have queries and keys cut out and turned by our kernel; only for training, because it knows no cache of keys."""
     attention: Any = import_module("megatron.core.transformer.attention")
     rotary = any(name.endswith("rotary_pos_emb") for name, _ in model.named_modules())
-    if not torch.cuda.is_available() or model.config.qk_layernorm or not rotary:
+    if not torch.cuda.is_available() or model.config.qk_layernorm or model.config.engine or not rotary:
         return
     if not getattr(attention, "HAVE_FUSED_QKV_ROPE", False):
         attention.apply_fused_qkv_rotary_pos_emb = torch.compiler.disable(_RotaryTables())

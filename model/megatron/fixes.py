@@ -1,8 +1,8 @@
 """Corrections to Megatron-Core 0.16.1 without which a resumed run is not the run that was interrupted.
 
 They concern the distributed optimizer over torch's AdamW, which Megatron-Core builds where Transformer Engine and Apex
-are absent, on CPU and GPU alike. AdamW keeps a `step` for each parameter; the checkpoint code was written for an
-optimizer with one for each group.
+are absent, on CPU and GPU alike, and here always. AdamW keeps a `step` for each parameter; the checkpoint code was
+written for an optimizer with one for each group.
 
     A1  the optimizer's state cannot be described before its first step, so that nothing can be loaded
     A2  loading (fully_reshardable) asks for a `step` that the checkpoint of a parameter does not hold
@@ -34,10 +34,21 @@ def install() -> None:
     if "transformer_engine" not in sys.modules:  # C
         routing.te_general_gemm = None
         latent_attention.HAVE_TE = False
+    _use_own_adamw(optimizers)
     released = optimizers.DistributedOptimizer
-    # With Transformer Engine or Apex the optimizer has one step for each group, as the released code expects.
-    if optimizers.USING_PYTORCH_OPTIMIZER and not getattr(released, "corrected", False):
+    if not getattr(released, "corrected", False):
         optimizers.DistributedOptimizer = _corrected(released)
+
+
+def _use_own_adamw(optimizers: Any) -> None:
+    """Have torch's AdamW taken, fused as it is, where Transformer Engine and Apex have one as well.
+
+    Theirs has one `step` for each group: a run begun on a machine without them could not go on there.
+    """
+    distributed: Any = import_module("megatron.core.optimizer.distrib_optimizer")
+    optimizers.Adam, optimizers.USING_PYTORCH_OPTIMIZER = torch.optim.AdamW, True
+    distributed.Adam, distributed.HAVE_APEX_OR_TE = torch.optim.Adam, False
+    distributed.USING_TE_OPTIMIZER = distributed.USING_APEX_OPTIMIZER = False
 
 
 def _corrected(released: Any) -> Any:
