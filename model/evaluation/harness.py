@@ -93,8 +93,11 @@ class MegatronLM(TemplateLM):
 
     def _score(self, requests: list[Request]) -> list[Score]:
         digests = [request_digest("score", *each) for each in requests]
-        found = self._ask("score", requests, digests, lambda unique: groups(unique, self.max_length, self._at_once))
+        found = self._ask("score", requests, digests, self._score_groups)
         return [Score(*each) for each in found]
+
+    def _score_groups(self, requests: list[Request]) -> list[list[int]]:
+        return groups(requests, self.max_length, self._at_once, self._replicas)
 
     @property
     def _at_once(self) -> int:

@@ -77,16 +77,21 @@ class _Batch:
     """int64 [asked]: where the answers belong among all; the place after the last takes what nobody asked for."""
 
 
-def groups(requests: Sequence[Request], sequence_length: int, tokens_at_once: int) -> list[list[int]]:
-    """Cut a list into parts of several batches, as lists of its requests' numbers; those that share rows together."""
+def groups(
+    requests: Sequence[Request], sequence_length: int, tokens_at_once: int, replicas: int = 1
+) -> list[list[int]]:
+    """Cut a list into parts of some full batches for each replica, as lists of its requests' numbers.
+
+    Those that share a row stay together; those with an empty continuation come first.
+    """
     empty = [number for number, each in enumerate(requests) if not each.continuation]
-    found, free = [empty] if empty else [], 0
-    for row in _rows(requests, sequence_length):
-        if free < len(row.tokens):
+    found, rounds = [empty] if empty else [], max(_BATCHES_IN_GROUP // replicas, 1)
+    for index, (_, _, part) in enumerate(
+        _cut(_rows(requests, sequence_length), sequence_length, tokens_at_once, replicas)
+    ):
+        if index % rounds == 0:
             found.append([])
-            free = _BATCHES_IN_GROUP * max(tokens_at_once, len(row.tokens))
-        free -= len(row.tokens)
-        found[-1] += [number for number, _ in row.asked]
+        found[-1] += [number for row in part for number, _ in row.asked]
     return found
 
 
@@ -105,6 +110,25 @@ def _rows(requests: Sequence[Request], sequence_length: int) -> list[_Row]:
             tokens = (*context, *continuation)[-(sequence_length + 1) : -1]
             rows.setdefault(tokens, _Row(tokens, [])).asked.append((number, continuation))
     return sorted(rows.values(), key=lambda row: (-len(row.tokens), row.tokens))
+
+
+def _cut(
+    rows: Sequence[_Row], sequence_length: int, tokens_at_once: int, replicas: int, multiple: int = 1
+) -> Iterator[tuple[int, int, Sequence[_Row]]]:
+    """Parts that all replicas take at once: most rows for each of them, their common length, and the rows."""
+    start = 0
+    while start < len(rows):
+        length = min(_padded(len(rows[start].tokens), multiple), sequence_length)
+        most = max(tokens_at_once // length, 1)
+        yield most, length, rows[start : start + most * replicas]
+        start += most * replicas
+
+
+def _padded(length: int, multiple: int) -> int:
+    """A length rounded up; on GPUs, whose kernels are made for each shape, by up to a quarter."""
+    step = max(1 << max(length.bit_length() - 3, 0), 32) if torch.cuda.is_available() else 8
+    step = math.lcm(step, multiple)
+    return -(-length // step) * step
 
 
 class Scorer:
@@ -149,23 +173,12 @@ class Scorer:
         ]
 
     def _rounds(self, rows: Sequence[_Row]) -> Iterator[_Round]:
-        replicas, start = self._place.layout.data, 0
-        while start < len(rows):
-            length = self._padded(len(rows[start].tokens))
-            most = max(self._tokens_at_once // length, 1)
-            part = rows[start : start + most * replicas]
-            # A GPU's kernels are made for each shape: rather than another one, it gets rows of nothing.
-            height = most if self._place.device.type == "cuda" else -(-len(part) // replicas)
-            own = part[self._place.data_rank * height :][:height]
-            yield _Round(height, length, own)
-            start += len(part)
-
-    def _padded(self, length: int) -> int:
-        """A length rounded up, on GPUs by up to a quarter, and to what ranks that share positions can share out."""
         layout, on_gpu = self._place.layout, self._place.device.type == "cuda"
-        step = max(1 << max(length.bit_length() - 3, 0), 32) if on_gpu else 8
-        step = math.lcm(step, layout.tensor, 2 * layout.context if layout.context > 1 else 1)
-        return min(-(-length // step) * step, self._length)
+        shared = math.lcm(layout.tensor, 2 * layout.context if layout.context > 1 else 1)  # by ranks that share rows
+        for most, length, part in _cut(rows, self._length, self._tokens_at_once, layout.data, shared):
+            # Rather than another shape, for which it would make kernels, a GPU gets rows of nothing.
+            height = most if on_gpu else -(-len(part) // layout.data)
+            yield _Round(height, length, part[self._place.data_rank * height :][:height])
 
     def _run(self, rounds: list[_Round], starts: Int64s, found: torch.Tensor, selection: Selection) -> None:
         """Send this replica's batches, of one shape, through the layers, and write what is asked into `found`."""
