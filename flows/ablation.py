@@ -20,21 +20,32 @@ from typing import Any
 from prefect import flow
 
 from flows import progress
-from flows.ablation_findings import Findings, MeasuredRun, conclude, heldout_by_all
+from flows.ablation_findings import FEWEST_ITEMS, Findings, conclude
 from flows.ablation_report import AblationRecord, VariantRecord, publish
-from flows.ablation_settings import AblationSettings, check_datasets, check_training, tokens, variant_corpora
+from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores
+from flows.ablation_settings import (
+    AblationSettings,
+    check_datasets,
+    check_training,
+    evaluation_of,
+    tokens,
+    training_of,
+    variant_corpora,
+)
 from flows.config import DatasetSettings
 from flows.corpus import build_corpus
-from flows.evaluation import evaluate
+from flows.evaluation import contaminated, evaluate
 from flows.pretraining import pretrain
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint
 from infra.store import Store
 from infra.tracking import TrackedRun, finish_run, open_run
+from model.config import EvaluationSettings
+from model.run import EvaluationRecord, RunRecord, evaluation_path
 from tasks.config import CorpusSettings
+from tasks.phrases.contamination import ContaminationSettings
 
 logger = logging.getLogger(__name__)
-_FEWEST_DOCUMENTS = 2
 
 
 @flow(name="ablate", persist_result=False)
@@ -46,10 +57,11 @@ def ablate(settings: AblationSettings) -> AblationRecord:
     store = Store(settings.environment.root)
     datasets = _build(settings, corpora, store)
     epochs = check_datasets(settings, datasets)
-    held_out = _held_out(settings, datasets, store)
+    heldout = _unseen_heldout(settings, datasets, store)
     runs = [_train_and_measure(settings, name, seed, datasets) for seed in settings.seeds for name in datasets]
     confidence = settings.evaluation.benchmarks.confidence
-    measures = Findings(store, runs, datasets, held_out, settings.judges, confidence).measures()
+    scores = read_scores(store, runs, datasets, Unseen(heldout, contaminated_items(store, runs)))
+    measures = Findings(runs, scores, settings.judges, confidence).measures()
     record = AblationRecord(
         name=settings.name,
         fingerprint=_fingerprint(settings, datasets),
@@ -91,7 +103,9 @@ def _build(
     return datasets
 
 
-def _held_out(settings: AblationSettings, datasets: Mapping[str, DatasetManifest], store: Store) -> dict[str, Any]:
+def _unseen_heldout(
+    settings: AblationSettings, datasets: Mapping[str, DatasetManifest], store: Store
+) -> dict[str, Any]:
     """For each variant, which of its held-out documents no variant trains on; BadInput if nothing is left anywhere."""
     common = {name: heldout_by_all(store, each, list(datasets.values())) for name, each in datasets.items()}
     for name, mask in common.items():
@@ -103,7 +117,7 @@ def _held_out(settings: AblationSettings, datasets: Mapping[str, DatasetManifest
                 len(mask) - mask.sum(),
                 len(mask),
             )
-    if all(mask.sum() < _FEWEST_DOCUMENTS for mask in common.values()) and not settings.evaluation.benchmarks.tasks:
+    if all(mask.sum() < FEWEST_ITEMS for mask in common.values()) and not settings.evaluation.benchmarks.tasks:
         raise BadInput(
             f"held-out documents that no variant trains on: {sum(int(mask.sum()) for mask in common.values())}",
             "models are compared on text that none of them has seen",
@@ -115,18 +129,30 @@ def _held_out(settings: AblationSettings, datasets: Mapping[str, DatasetManifest
 def _train_and_measure(
     settings: AblationSettings, name: str, seed: int, datasets: Mapping[str, DatasetManifest]
 ) -> MeasuredRun:
-    run = f"{settings.name}-{name}-{seed}"
-    own = datasets[name]
-    dataset = DatasetSettings(name=own.name, version=own.version)
-    training = settings.training.model_copy(update={"seed": seed})
+    """A run of a variant, measured by its own processes at its last step, or later where that was not done."""
+    run, environment, own = f"{settings.name}-{name}-{seed}", settings.environment, datasets[name]
+    dataset, store = DatasetSettings(name=own.name, version=own.version), Store(environment.root)
     others = [f"{each.name}/{each.version}" for each in datasets.values() if each is not own]
-    measured = tuple(dict.fromkeys([*others, *settings.evaluation.held_out]))
-    evaluation = settings.evaluation.model_copy(update={"held_out": measured})
-    trained = pretrain.with_options(flow_run_name=f"pretrain {run}")(dataset, run, training, settings.environment)
-    _tag(Store(settings.environment.root), trained.tracked, settings, name, seed)
-    flow_of_run = evaluate.with_options(flow_run_name=f"evaluate {run}")
-    found = flow_of_run(dataset, run, training, evaluation, settings.environment)
-    return MeasuredRun(name, seed, trained.run, found.record)
+    training, evaluation = training_of(settings, seed, others), evaluation_of(settings, others)
+    trained = pretrain.with_options(flow_run_name=f"pretrain {run}")(dataset, run, training, environment)
+    _tag(store, trained.tracked, settings, name, seed)
+    found = _evaluation(store, trained.run, trained.summary.steps, evaluation)
+    if found is None:
+        later = evaluate.with_options(flow_run_name=f"evaluate {run}")
+        found = later(dataset, run, training, evaluation, environment).record
+    elif found.tasks:
+        found = contaminated(store, trained.run, found, ContaminationSettings(), environment)
+    return MeasuredRun(name, seed, trained.run, found)
+
+
+def _evaluation(store: Store, run: RunRecord, step: int, wanted: EvaluationSettings) -> EvaluationRecord | None:
+    """The evaluation of a run's last step, if it is one that was wanted."""
+    path = evaluation_path(run, step)
+    if not store.exists(path):
+        return None
+    found = EvaluationRecord.load(store, path)
+    same = {**found.settings.identity(), "step": None} == {**wanted.identity(), "step": None}
+    return found if same and found.fingerprint == run.fingerprint else None
 
 
 def _tag(store: Store, tracked: TrackedRun | None, settings: AblationSettings, name: str, seed: int) -> None:

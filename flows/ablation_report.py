@@ -70,7 +70,8 @@ class AblationRecord(Manifest):
         """What the intervals hold and what they do not."""
         covers = "the choice of items and the seeds of training" if len(self.seeds) > 1 else "the choice of items alone"
         notes = [
-            "Measures marked * decide; of those marked + higher is better, of those marked - lower.",
+            "Measures marked * decide; of those marked + higher is better, of those marked - lower. Held-out documents "
+            "and items of benchmarks that stand in what a variant is trained on are left out.",
             f"Intervals of {100 * self.confidence:g}% cover {covers}, for a model of this size trained on so many "
             "tokens; another draw of the corpora is not covered.",
             "p: chance of such a difference where there is none, corrected by Holm's method for the number of "

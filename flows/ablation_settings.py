@@ -15,7 +15,13 @@ from infra.configuration import explain, load_settings, merged
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.settings import Environment, Settings, operational
-from model.config import EvaluationSettings, TrainingSettings, validate_evaluation, validate_layout
+from model.config import (
+    EvaluationDuringTraining,
+    EvaluationSettings,
+    TrainingSettings,
+    validate_evaluation,
+    validate_layout,
+)
 from tasks.config import CorpusSettings
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
@@ -121,8 +127,23 @@ def check_training(settings: AblationSettings) -> None:
         raise BadInput(f"evaluation.step = {evaluation.step}", "models are compared at their end", "Leave it out")
     if settings.base.tokenizer.path is None:
         vocabulary_size = settings.base.tokenizer.vocabulary_size
-        validate_layout(training, vocabulary_size)
+        validate_layout(training_of(settings), vocabulary_size)
         validate_evaluation(evaluation, training.model, vocabulary_size)
+
+
+def training_of(settings: AblationSettings, seed: int = 1, held_out: Sequence[str] = ()) -> TrainingSettings:
+    """The training of one run, which measures its model at its last step unless evaluations on its way are set."""
+    training = settings.training.model_copy(update={"seed": seed})
+    if training.evaluation is not None:
+        return training
+    at_end = EvaluationDuringTraining(every_steps=training.planned_steps(0), of=evaluation_of(settings, held_out))
+    return training.model_copy(update={"evaluation": at_end})
+
+
+def evaluation_of(settings: AblationSettings, held_out: Sequence[str]) -> EvaluationSettings:
+    """What a run is measured on, with the held-out text of some datasets besides its own."""
+    every = tuple(dict.fromkeys([*held_out, *settings.evaluation.held_out]))
+    return settings.evaluation.model_copy(update={"held_out": every})
 
 
 def tokens(training: TrainingSettings) -> int:

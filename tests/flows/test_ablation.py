@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.ablation_findings import Findings, MeasuredRun, conclude, heldout_by_all
+from flows.ablation_findings import Findings, conclude
 from flows.ablation_report import AblationRecord, VariantRecord, draw
+from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores
 from flows.ablation_settings import (
     AblationSettings,
     check_datasets,
@@ -158,9 +159,8 @@ class Scored:
             "real": dataset(self.store, "real", ["a"], [f"r{n}" for n in range(40)]),
             "worse": dataset(self.store, "worse", ["a", "r0"], [f"w{n}" for n in range(40)]),
         }
-        self.common = {
-            name: heldout_by_all(self.store, each, list(self.datasets.values())) for name, each in self.datasets.items()
-        }
+        every = self.datasets.values()
+        self.heldout = {name: heldout_by_all(self.store, each, every) for name, each in self.datasets.items()}
         self.runs = [self.run(variant, seed) for seed in (1, 2) for variant in self.datasets]
 
     def run(self, variant: str, seed: int) -> MeasuredRun:
@@ -206,7 +206,7 @@ class Scored:
             metric = "acc_norm" if task == "z" else "acc"
             rows += self.rows(task, metric, noise.integers(0, 2, 40).astype(float), np.ones(40))
             rows += self.rows(task, "answer_bits_per_byte", hardness + noise.normal(0, 0.1, 40), np.ones(40))
-        path = self.store.local_path(found.scores)
+        path = self.store.local_path(f"{found.folder}/scores.parquet")
         path.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(rows, schema=SCORES), path)
         return found
@@ -220,7 +220,8 @@ class Scored:
         ]
 
     def findings(self, *judges: str) -> Findings:
-        return Findings(self.store, self.runs, self.datasets, self.common, judges, 0.95)
+        unseen = Unseen(self.heldout, contaminated_items(self.store, self.runs))
+        return Findings(self.runs, read_scores(self.store, self.runs, self.datasets, unseen), judges, 0.95)
 
 
 def test_held_out_text_tells_which_is_better(tmp_path: Path) -> None:
@@ -270,10 +271,10 @@ def test_other_items_in_one_run_are_noticed(tmp_path: Path) -> None:
     scored.runs[-1] = last._replace(evaluation=other)
     with pytest.raises(RunFailed, match="all variants answer the same items"):
         scored.findings().measures()
-    table = pq.read_table(scored.store.local_path(last.scores))
-    pq.write_table(table.slice(1), scored.store.local_path(last.scores))
+    path = scored.store.local_path(f"{last.folder}/scores.parquet")
+    pq.write_table(pq.read_table(path).slice(1), path)
     scored.runs[-1] = last
-    with pytest.raises(RunFailed, match="on other items in one run"):
+    with pytest.raises(RunFailed, match="were asked different items"):
         scored.findings().measures()
 
 
