@@ -27,13 +27,13 @@ from model.evaluation.crew import Crew
 from model.evaluation.encoding import PromptEncoder
 from model.evaluation.generation import GenerationRequest
 from model.evaluation.scoring import Request, Score, groups
+from model.evaluation.task_checks import DEFAULT_NEW_TOKENS, new_tokens
 from model.settings.benchmarks import BenchmarkSettings
 
 logger = logging.getLogger(__name__)
 
 Asked = TypeVar("Asked")
 
-_DEFAULT_NEW_TOKENS = 256
 _GENERATION_GROUP = 4
 """Batches' worth of tokens in each group of prompts, for each replica."""
 _SECONDS_BETWEEN_LINES = 10.0
@@ -114,11 +114,10 @@ class MegatronLM(TemplateLM):
 
     def _prompt(self, prompt: Sequence[int], wanted: dict[str, Any], times: Counter[str]) -> GenerationRequest:
         """A task's request in our terms. A prompt that is asked several times gets a seed for each time."""
-        options: Any = normalize_gen_kwargs(wanted, _DEFAULT_NEW_TOKENS)
-        new_tokens = min(options["max_gen_toks"], self._settings.max_new_tokens or options["max_gen_toks"])
-        new_tokens = min(new_tokens, self.max_length // 2)  # where the harness's `hf` fails for want of room
-        given = tuple(prompt[-(self.max_length - new_tokens) :])
-        request = GenerationRequest(given, new_tokens, tuple(each for each in options["until"] if each))
+        options: Any = normalize_gen_kwargs(wanted, DEFAULT_NEW_TOKENS)
+        room = new_tokens(wanted, self._settings, self.max_length)
+        given = tuple(prompt[-(self.max_length - room) :])
+        request = GenerationRequest(given, room, tuple(each for each in options["until"] if each))
         if not options["do_sample"]:
             return request
         sampled = request._replace(
