@@ -13,7 +13,15 @@ from flows.runs import find_run
 from infra.errors import BadInput
 from infra.settings import Environment, Settings
 from infra.store import Store
-from model.evaluation.comparing import ComparedRun, Comparison, ComparisonSettings, Curve, compared_tables, curves
+from model.evaluation.comparing import (
+    ComparedRun,
+    Comparison,
+    ComparisonSettings,
+    Curve,
+    compared_tables,
+    curves,
+    grown,
+)
 from model.evaluation.contender import Contender
 from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder, read_metrics
 
@@ -82,7 +90,7 @@ def compare_runs(store: Store, runs: Sequence[str], settings: ComparisonSettings
         settings=settings,
         runs=tuple(_shown(each, label) for each, label in zip(found, labels, strict=True)),
         tables=compared_tables([each.contender for each in found], settings),
-        curves=tuple(curve for each, label in zip(found, labels, strict=True) for curve in _curves(each, label)),
+        curves=grown([curve for each, label in zip(found, labels, strict=True) for curve in _curves(each, label)]),
     )
     made = comparison_report.publish(store, made, environment)
     page = str(store.local_path(f"{made.folder}/comparison.html").absolute())

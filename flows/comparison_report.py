@@ -17,6 +17,8 @@ from infra.tables_page import PageTable, as_html, as_markdown, as_text
 from infra.tracking import TrackedRun, finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
 from model.evaluation.comparing import (
     HELD_OUT,
+    MARGINS,
+    MEMBERS,
     ComparedFigure,
     ComparedRow,
     ComparedTable,
@@ -84,7 +86,7 @@ def table_rows(comparison: Comparison) -> Iterator[dict[str, str]]:
 def title(comparison: Comparison) -> str:
     """Which runs are compared."""
     first, *others = (run.label for run in comparison.runs)
-    return f"{', '.join(others)} beside {first}"
+    return f"Comparison of {', '.join(others)} with {first}"
 
 
 def _tables(comparison: Comparison) -> list[PageTable]:
@@ -97,7 +99,7 @@ def _table(comparison: Comparison, table: ComparedTable) -> PageTable:
     first, *others = comparison.runs
     head = ["task", "metric", "items", first.label]
     for other in others:
-        head += [other.label, f"less {first.label}", "p", ""]
+        head += [other.label, "difference", "p", "verdict"]
     with_chance = any(row.chance is not None for row in table.rows)
     rows = [_cells(row, with_chance) for row in table.rows]
     return PageTable(table.title, table.caption, [*head, *(["chance"] if with_chance else [])], rows)
@@ -185,7 +187,7 @@ def _figures(comparison: Comparison) -> dict[str, bytes]:
 def _dot_panels(comparison: Comparison) -> Iterator[DotPanel]:
     """Scores and costs on axes of their own; members of groups, margins and perplexities would not fit on them."""
     for table in comparison.tables:
-        if table.title in ("Members of groups", "Margin of the right choice"):
+        if table.title in (MEMBERS, MARGINS):
             continue
         for lower, axis in ((False, "higher is better; dotted: guessing"), (True, "bits per byte: lower is better")):
             rows = [row for row in table.rows if lower_is_better(row.metric) == lower]

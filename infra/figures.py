@@ -116,6 +116,7 @@ def _draw_curves(axes: Any, panel: CurvePanel, x_axis: str) -> None:
     axes.set_ylabel(panel.axis, fontsize=8)
     axes.set_xlabel(x_axis, fontsize=8)
     axes.tick_params(labelsize=8)
+    axes.locator_params(axis="x", nbins=5)
     axes.xaxis.set_major_formatter(lambda value, _: short(value))
     _quieten(axes, "both")
 

@@ -28,6 +28,8 @@ pc: Any = pyarrow.compute  # its functions are made when it is imported: types k
 
 HELD_OUT = "heldout/"
 """What names of held-out text begin with in SCORES."""
+MARGINS, MEMBERS = "Margin of the right choice", "Members of groups"
+"""Titles of tables that no figure shows: their rows would not fit on the axis of others."""
 
 
 class ComparisonSettings(Settings):
@@ -120,7 +122,7 @@ class Comparison(Manifest):
     """The first is what the others are compared with."""
     tables: tuple[ComparedTable, ...]
     curves: tuple[Curve, ...] = ()
-    """Of runs that were evaluated at several steps."""
+    """Where some run was evaluated at several steps."""
     tracked: TrackedRun | None = None
 
     @property
@@ -147,7 +149,7 @@ def compared_tables(contenders: Sequence[Contender], settings: ComparisonSetting
             [_task_row(contenders, name, "answer_bits_per_byte") for name in tops],
         ),
         (
-            "Margin of the right choice",
+            MARGINS,
             "Log-likelihood of the right choice less that of the best wrong one, in nats (by character where choices "
             "are compared so): higher is better.",
             [_task_row(contenders, name, "margin") for name in tops],
@@ -157,14 +159,14 @@ def compared_tables(contenders: Sequence[Contender], settings: ComparisonSetting
             "Bits per byte: lower is better.",
             [_held_out_row(contenders, name) for name in dict.fromkeys(groups)],
         ),
-        ("Members of groups", f"{main}.", [_task_row(contenders, name, None) for name in inner]),
+        (MEMBERS, f"{main}.", [_task_row(contenders, name, None) for name in inner]),
     )
     tables = [ComparedTable(title=title, caption=text, rows=tuple(filter(None, rows))) for title, text, rows in made]
     return tuple(_tested(table, contenders, settings) for table in tables if table.rows)
 
 
 def curves(label: str, evaluations: Sequence[EvaluationRecord], tokens: Sequence[int]) -> Iterator[Curve]:
-    """Main metrics and held-out bits per byte of one run over tokens, where there are several evaluations.
+    """Main metrics and held-out bits per byte of one run over tokens.
 
     Where some evaluations measured fewer items than others, as those during training do, the curve is made of those of
     the most frequent number of items: others are no part of the same curve.
@@ -182,8 +184,13 @@ def curves(label: str, evaluations: Sequence[EvaluationRecord], tokens: Sequence
         sizes = Counter(items for items, _ in found)
         size = max(sizes, key=lambda items: (sizes[items], items))
         alike = tuple(point for items, point in found if items == size)
-        if len(alike) > 1:
-            yield Curve(label=label, task=task, metric=metric, points=alike)
+        yield Curve(label=label, task=task, metric=metric, points=alike)
+
+
+def grown(found: Sequence[Curve]) -> tuple[Curve, ...]:
+    """Curves of what was measured several times in some run; lone points of others stand beside them."""
+    several = {(each.task, each.metric) for each in found if len(each.points) > 1}
+    return tuple(each for each in found if (each.task, each.metric) in several)
 
 
 def _named(results: Sequence[Sequence[TaskResult]]) -> list[str]:

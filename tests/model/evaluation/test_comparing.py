@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from model.evaluation.comparing import ComparedTable, ComparisonSettings, compared_tables, curves
+from model.evaluation.comparing import ComparedTable, ComparisonSettings, compared_tables, curves, grown
 from model.evaluation.contender import Contender
 from model.evaluation.intervals import holm, mcnemar
 from model.evaluation.records import SCORES
@@ -130,4 +130,6 @@ def test_curves_over_tokens() -> None:
     part = contender({"arc": TASKS["arc"][:50]}, 3.0, step=5).record
     again = {each.task: each for each in curves("base", [part, *made], [500, 1000, 2000, 3000])}
     assert [point.tokens for point in again["arc"].points] == [1000, 2000, 3000]
-    assert not list(curves("base", made[:1], [1000]))
+    alone = list(curves("alone", made[:1], [1000]))
+    assert not grown(alone)
+    assert {each.label for each in grown([*alone, *curves("base", made, [1000, 2000, 3000])])} == {"alone", "base"}
