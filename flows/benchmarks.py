@@ -1,6 +1,7 @@
 """`gristmill benchmarks`: published benchmark files made into a folder of tasks for `benchmarks.tasks_dir`."""
 
-from tasks.benchmarks.convert import Conversion, convert
+from tasks.benchmarks.convert import convert
+from tasks.benchmarks.folder import Conversion
 
 
 def convert_benchmarks(source: str, folder: str) -> Conversion:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from tasks.benchmarks import choices, glue, texts
+from tasks.benchmarks import choices, completions, glue, texts
 from tasks.benchmarks.source import Converted, Source
 
 
@@ -25,19 +25,19 @@ def _kind(name: str, pattern: str, convert: Callable[[Source], Iterable[Converte
 
 
 KINDS = (
-    _kind("hellaswag", r"hellaswag(_full)?", choices.hellaswag),
+    _kind("hellaswag", r"hellaswag(_full)?", completions.hellaswag),
     _kind("arc", r"(ai2_)?arc(_(easy|challenge|e|c))?", choices.arc),
     _kind("mmlu", r"mmlu|hendrycks_?test", choices.mmlu, many=False),
     _kind("truthfulqa", r"truthful_?qa|mc_task", choices.truthfulqa),
     _kind("lambada", r"lambada(_plain_text|_openai)?", texts.lambada),
-    _kind("piqa", r"piqa|physicaliqa", choices.piqa),
-    _kind("winogrande", r"wino_?grande(_(xs|s|m|l|xl|debiased))?", choices.winogrande),
-    _kind("wsc273", r"winograd(_wsc)?|wsc_?273", choices.wsc273),
+    _kind("piqa", r"piqa|physicaliqa", completions.piqa),
+    _kind("winogrande", r"wino_?grande(_(xs|s|m|l|xl|debiased))?", completions.winogrande),
+    _kind("wsc273", r"winograd(_wsc)?|wsc_?273", completions.wsc273),
     _kind("openbookqa", r"open_?book_?qa(_main)?|obqa", choices.openbookqa),
     _kind("commonsense_qa", r"commonsense_?qa|csqa", choices.commonsense_qa),
     _kind("social_iqa", r"social_?i_?qa|siqa", choices.social_iqa),
     _kind("gsm8k", r"gsm_?8k|grade_school_math", texts.gsm8k),
-    _kind("blimp", r"blimp", choices.blimp),
+    _kind("blimp", r"blimp", completions.blimp),
     _kind("triviaqa", r"trivia_?qa(_sm_sub)?|(unfiltered_)?(web|wikipedia)", texts.triviaqa),
     _kind("humaneval", r"human_?eval", texts.humaneval),
     _kind("math", r"(hendrycks_)?math(_?500)?", texts.math, many=True),

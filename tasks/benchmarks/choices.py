@@ -8,12 +8,10 @@ whatever form was given.
 
 import re
 from collections.abc import Iterator
-from itertools import takewhile
 from typing import Any, NamedTuple
 
-from infra.errors import BadInput
 from tasks.benchmarks.files import read, table
-from tasks.benchmarks.source import Converted, NoAnswers, Row, Source
+from tasks.benchmarks.source import Converted, NoAnswers, Row, Source, index_below, published_labels
 
 _LETTERED = re.compile(r"^([A-Z])\. (.*)$", re.MULTILINE)
 
@@ -73,7 +71,7 @@ def social_iqa(source: Source) -> Iterator[Converted]:
             yield Converted("siqa/siqa.yaml", rows, changes=changes, note=note)
             return
     else:
-        labels = _labels(source, records, "label")
+        labels = published_labels(source, records, "label")
         columns = ("context", "question", "answerA", "answerB", "answerC")
         rows = source.rows(
             lambda pair: {**{name: str(pair[0][name]) for name in columns}, "label": str(int(pair[1]))},
@@ -87,116 +85,6 @@ def _social_question(record: Any) -> Row:
     context, _, text = question.text.removeprefix("Context: ").rpartition("\nQuestion: ")
     answers = {f"answer{letter}": text for letter, text in zip("ABC", [*question.choices, ""], strict=False)}
     return {"context": context, "question": text, **answers, "label": str(question.right + 1)}
-
-
-def piqa(source: Source) -> Iterator[Converted]:
-    """PIQA: items with labels beside them in `NAME-labels.lst`, or in them."""
-    records = source.records()
-    labels = _labels(source, records, "label")
-    rows = source.rows(
-        lambda pair: {**{name: str(pair[0][name]) for name in ("goal", "sol1", "sol2")}, "label": _below(2, pair[1])},
-        zip(records, labels, strict=True),
-    )
-    yield Converted("piqa/piqa.yaml", rows)
-
-
-def _labels(source: Source, records: list[Any], column: str) -> list[Any]:
-    """Right answers from the items or the file beside them; NoAnswers where there are none."""
-    if records and column in records[0]:
-        return [record.get(column) if isinstance(record, dict) else None for record in records]
-    beside = source.beside(f"{source.stem}-labels.lst")
-    if beside is None:
-        raise NoAnswers
-    labels = beside.decode("ascii", "replace").split()
-    if len(labels) != len(records):
-        raise BadInput(
-            f"{source.name} has {len(records)} items and {source.stem}-labels.lst {len(labels)} labels",
-            "each item must have its label",
-            "Give both files as they were published",
-        )
-    return labels
-
-
-def hellaswag(source: Source) -> Iterator[Converted]:
-    """HellaSwag: its own JSON lines, or llama.cpp's text of six lines an item, which is preprocessed."""
-    if source.ending != "txt":
-        records = source.records()
-        if records and records[0].get("label", "") == "":
-            raise NoAnswers
-        yield Converted("hellaswag/hellaswag.yaml", source.rows(_hellaswag_row, records))
-        return
-    lines = [line.rstrip("\r") for line in source.data.decode("utf-8", "replace").split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    rows = source.rows(_preprocessed_row, [lines[at : at + 6] for at in range(0, len(lines), 6)])
-    yield Converted("hellaswag/hellaswag.yaml", rows, changes={"process_docs": None}, note="text is preprocessed")
-
-
-def _hellaswag_row(record: Any) -> Row:
-    columns = {name: str(record[name]) for name in ("activity_label", "ctx_a", "ctx_b")}
-    endings = [str(each) for each in record["endings"]]
-    return {**columns, "endings": endings, "label": str(_below(len(endings), record["label"]))}
-
-
-def _preprocessed_row(lines: list[str]) -> Row:
-    query, right, *choices = lines
-    gold = _below(4, right)
-    if len(choices) != 4:
-        raise ValueError(f"{len(lines)} lines instead of 6")
-    return {"query": _begun_sentence(query), "choices": choices, "label": str(gold), "gold": gold}
-
-
-def _begun_sentence(query: str) -> str:
-    """The context with the sentence that the endings end as `str.capitalize` gives it, which the harness does.
-
-    The text form has lost where that sentence begins. It is a part without an end whose first letter is small, after
-    the last end of a sentence; contexts that end with a sentence have none.
-    """
-    found = re.search(r"(?<=[.!?:\"'] )(?:[a-z0-9\"][^.!?]*+)$", query.rstrip())
-    if found is None or query.rstrip()[-1:] in ".!?\"')":
-        return query
-    return query[: found.start()] + found[0].capitalize()
-
-
-def winogrande(source: Source) -> Iterator[Converted]:
-    """WinoGrande: its own JSON lines, or llm-foundry's with both contexts written out."""
-    records = source.records()
-    if records and "context_options" not in records[0] and not records[0].get("answer"):
-        raise NoAnswers
-    yield Converted("winogrande/default.yaml", source.rows(_winogrande_row, records))
-
-
-def _winogrande_row(record: Any) -> Row:
-    if "context_options" not in record:
-        answer = str(_below(2, int(record["answer"]) - 1) + 1)
-        return {**{name: str(record[name]) for name in ("sentence", "option1", "option2")}, "answer": answer}
-    start, options = _blank(record)
-    return {
-        "sentence": f"{start}_ {record['continuation']}",
-        **{"option1": options[0], "option2": options[1]},
-        "answer": str(_below(2, record["gold"]) + 1),
-    }
-
-
-def wsc273(source: Source) -> Iterator[Converted]:
-    """The Winograd Schema Challenge as llm-foundry has it."""
-
-    def row(record: Any) -> Row:
-        start, options = _blank(record)
-        text, right = f"{start}_ {record['continuation']}", _below(2, record["gold"])
-        return {"text": text, "pronoun": "_", "pronoun_loc": len(start), "options": options, "label": right}
-
-    yield Converted("wsc273/default.yaml", source.rows(row))
-
-
-def _blank(record: Any) -> tuple[str, list[str]]:
-    """What both contexts begin with, to the last whole word, and how they go on."""
-    contexts = [str(each) for each in record["context_options"]]
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(*contexts, strict=False)))
-    start = contexts[0][: contexts[0].rfind(" ", 0, same) + 1]
-    if len(contexts) != 2 or "_" in start:
-        raise ValueError("two contexts without _ are needed")
-    return start, [context[len(start) :] for context in contexts]
 
 
 def truthfulqa(source: Source) -> Iterator[Converted]:
@@ -256,7 +144,7 @@ def _mmlu_row(record: Any) -> Row:
         choices = record.get("choices") or [record[f"choice{number}"] for number in range(4)]
     if len(choices) != 4:
         raise ValueError("four choices are needed")
-    right = "ABCD".index(answer) if isinstance(answer, str) and answer in "ABCD" and answer else _below(4, answer)
+    right = "ABCD".index(answer) if isinstance(answer, str) and answer in "ABCD" and answer else index_below(4, answer)
     return {"question": str(question), "choices": list(map(str, choices)), "answer": right}
 
 
@@ -274,13 +162,6 @@ def _present(value: Any) -> bool:
     if value is None or not str(value).strip():
         raise ValueError("an answer is missing")
     return True
-
-
-def blimp(source: Source) -> Iterator[Converted]:
-    """BLiMP: a file of minimal pairs for each paradigm."""
-    columns = ("sentence_good", "sentence_bad")
-    rows = source.rows(lambda record: {name: str(record[name]) for name in columns})
-    yield Converted(f"blimp/{source.stem}.yaml", rows)
 
 
 def _lettered(record: Any, column: str) -> Row:
@@ -317,11 +198,4 @@ def _foundry_question(record: Any) -> Question:
     if listed:
         found = dict(_LETTERED.findall(lettered))
         text, choices = stem, [found[letter] for letter in choices]
-    return Question(text, choices, _below(len(choices), record["gold"]))
-
-
-def _below(number: int, value: Any) -> int:
-    """An index of a choice."""
-    if not 0 <= int(value) < number:
-        raise ValueError(f"the right choice is {value} of {number}, counted from 0")
-    return int(value)
+    return Question(text, choices, index_below(len(choices), record["gold"]))

@@ -3,6 +3,7 @@
 The harness itself is not imported, only its files are read.
 """
 
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,8 +38,9 @@ def tasks_folder() -> Path:
     return Path(found.origin).parent / "tasks"
 
 
+@lru_cache(maxsize=256)
 def read_config(path: str) -> Config:
-    """A YAML file of the harness, seen from its folder of tasks, with all that it includes."""
+    """A YAML file of the harness, seen from its folder of tasks, with all that it includes; not to be changed."""
     return _read(tasks_folder() / path)
 
 

@@ -76,3 +76,27 @@ class Converted:
     """Keys of the YAML that must differ, as the published file has less than the hub's data set."""
     note: str = ""
     """What is less."""
+
+
+def index_below(number: int, value: Any) -> int:
+    """An index of a choice."""
+    if not 0 <= int(value) < number:
+        raise ValueError(f"the right choice is {value} of {number}, counted from 0")
+    return int(value)
+
+
+def published_labels(source: Source, records: list[Any], column: str) -> list[Any]:
+    """Right answers from the items or the file beside them; NoAnswers where there are none."""
+    if records and column in records[0]:
+        return [record.get(column) if isinstance(record, dict) else None for record in records]
+    beside = source.beside(f"{source.stem}-labels.lst")
+    if beside is None:
+        raise NoAnswers
+    labels = beside.decode("ascii", "replace").split()
+    if len(labels) != len(records):
+        raise BadInput(
+            f"{source.name} has {len(records)} items and {source.stem}-labels.lst {len(labels)} labels",
+            "each item must have its label",
+            "Give both files as they were published",
+        )
+    return labels

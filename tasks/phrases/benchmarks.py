@@ -5,22 +5,15 @@ A benchmark is a file or a folder of files: JSON lines, JSON, CSV, TSV, Parquet 
 endings, the number counts the file's items from 0, as lm-evaluation-harness does.
 """
 
-import bz2
-import csv
-import gzip
-import io
-import json
-import lzma
 import re
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from infra.errors import BadInput
+from tasks.benchmarks.files import READERS, read, unpacked
 from tasks.inputs import UserFile
 
 QUESTION_FIELDS = (
@@ -33,12 +26,6 @@ PROMPT_LABELS = re.compile(
     r"|^[ \t]*+[A-H][.)][ \t]"
 )
 """What a prompt adds to an item's text (`Question:`, `A.`): a page that has the text does not have them."""
-NOT_DATA = re.compile(r"(?i)(readme|licen[cs]e|notice|copying|citation)\b|\.")
-OPENERS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
-}
 
 
 class Benchmark(UserFile):
@@ -86,50 +73,15 @@ def benchmarks_below(folder: str) -> list[Benchmark]:
 
 def _tables(name: str, data: bytes, benchmark: Benchmark) -> Iterator[tuple[str, list[Any]]]:
     """Records of a file by task; none for a file that holds no data."""
-    stem, dot, ending = name.rpartition(".")
-    base = name.rpartition("/")[2]
-    if NOT_DATA.match(base):
-        return
     try:
-        if f".{ending}" in OPENERS:
-            yield from _tables(stem, OPENERS[f".{ending}"](data), benchmark)
-        elif ending == "zip":
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                for member in sorted(archive.namelist()):
-                    yield from _tables(member, archive.read(member), benchmark)
-        elif ending == "txt":
-            yield stem, data.decode("utf-8", "replace").splitlines()[:: benchmark.lines_per_item]
-        elif dot and ending in READERS:
-            yield stem, READERS[ending](data)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, lzma.LZMAError, csv.Error) as error:
-        raise BadInput(
-            f"{name} of benchmark {benchmark.name} ({error})", "it must be readable", "Restore it"
-        ) from error
-
-
-def _json_lines(data: bytes) -> list[Any]:
-    return [json.loads(line) for line in data.splitlines() if line.strip()]
-
-
-def _json(data: bytes) -> list[Any]:
-    found = json.loads(data)
-    while isinstance(found, dict) and len(lists := [each for each in found.values() if isinstance(each, list)]) == 1:
-        found = lists[0]
-    return found if isinstance(found, list) else [found]
-
-
-def _table(data: bytes, delimiter: str = ",") -> list[Any]:
-    return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig")), delimiter=delimiter))
-
-
-READERS: dict[str, Callable[[bytes], list[Any]]] = {
-    "jsonl": _json_lines,
-    "ndjson": _json_lines,
-    "json": _json,
-    "csv": _table,
-    "tsv": lambda data: _table(data, "\t"),
-    "parquet": lambda data: pq.read_table(io.BytesIO(data)).to_pylist(),
-}
+        for member, content in unpacked(name, data):
+            stem, dot, ending = member.rpartition(".zip/")[2].rpartition(".")
+            if ending == "txt":
+                yield stem, content.decode("utf-8", "replace").splitlines()[:: benchmark.lines_per_item]
+            elif dot and ending in READERS:
+                yield stem, read(member, content, READERS[ending])
+    except BadInput as error:
+        raise BadInput(f"benchmark {benchmark.name}: {error.value}", error.rule, error.remedy) from error
 
 
 def _parts(record: Any, benchmark: Benchmark, place: str) -> list[str]:

@@ -47,30 +47,6 @@ def test_social_iqa_with_two_and_with_three_choices() -> None:
         only(choices.social_iqa, own, beside=b"2\n3\n")
 
 
-def test_hellaswag_s_text_form_gets_the_capital_that_the_harness_gives() -> None:
-    def query(context: str) -> str:
-        return only(choices.hellaswag, f"{context}\n1\na\nb\nc\nd\n", name="hellaswag.txt").rows[0]["query"]
-
-    assert query("Milling: A man fills a sack. he") == "Milling: A man fills a sack. He"
-    assert query("Milling: He sits. the Miller and Co") == "Milling: He sits. The miller and co"
-    assert query("How to mill: Take grain. Grind it.") == "How to mill: Take grain. Grind it."
-    made = only(choices.hellaswag, "Milling: He\n3\na\nb\nc\nd\n", name="hellaswag.txt")
-    assert (made.rows[0]["gold"], made.rows[0]["label"], made.changes) == (3, "3", {"process_docs": None})
-
-
-def test_winograd_sentences_are_put_together_again() -> None:
-    item = {"context_options": ["Ann met Bea so Ann", "Ann met Bea so Bea"], "continuation": "left.", "gold": 1}
-    assert only(choices.winogrande, item).rows == [
-        {"sentence": "Ann met Bea so _ left.", "option1": "Ann", "option2": "Bea", "answer": "2"}
-    ]
-    assert only(choices.wsc273, item).rows[0] == {
-        **{"text": "Ann met Bea so _ left.", "pronoun": "_", "pronoun_loc": 15},
-        **{"options": ["Ann", "Bea"], "label": 1},
-    }
-    alike = {**item, "context_options": ["He is their man", "He is them"]}
-    assert only(choices.winogrande, alike).rows[0]["option1"] == "their man"
-
-
 def test_truthfulqa_has_the_best_answer_first() -> None:
     csv = "Question,Best Answer,Correct Answers,Incorrect Answers\nWhy?,So,Thus; So,No; Never; \n"
     row = only(choices.truthfulqa, csv, name="TruthfulQA.csv").rows[0]
@@ -86,10 +62,3 @@ def test_mmlu_with_and_without_names_of_columns() -> None:
     for text in (named, "Why?,a,b,c,d,C\n"):
         made = only(choices.mmlu, text, name="mmlu/test/anatomy_test.csv")
         assert (made.yaml, made.rows) == ("mmlu/default/mmlu_anatomy.yaml", [want])
-
-
-def test_labels_beside_the_items() -> None:
-    item = {"goal": "g", "sol1": "a", "sol2": "b"}
-    assert [row["label"] for row in only(choices.piqa, item, item, beside=b"1\n0\n").rows] == [1, 0]
-    with pytest.raises(BadInput, match="item 1"):
-        only(choices.piqa, item, item, beside=b"1\n2\n")

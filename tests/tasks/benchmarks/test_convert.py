@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from infra.errors import BadInput
-from tasks.benchmarks.convert import Conversion, convert
+from tasks.benchmarks.convert import convert
+from tasks.benchmarks.folder import Conversion
 from tests.tasks.benchmarks.published import TASKS, write_published
 
 
