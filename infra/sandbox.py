@@ -44,7 +44,7 @@ class SandboxLimits(Settings):
 
     cpu_seconds: int = Field(default=3, ge=1)
     """Time of the processor, the start of Python (about 0.1 s) included; HumanEval's authors give 3 s of wall time."""
-    seconds: float = Field(default=30.0, gt=0)
+    seconds: float = Field(default=60.0, gt=0)
     """Wall time, for programs that wait; long, so that a busy machine fails no program that computes."""
     memory_bytes: int = Field(default=1 << 29, ge=1 << 26)
     """Address space of the process, Python's own (about 40 MiB) included."""

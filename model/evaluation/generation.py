@@ -63,8 +63,8 @@ class Generator:
     def generate(self, requests: Sequence[GenerationRequest]) -> list[list[int]]:
         """New tokens of each request, up to the end of the document (left out), of a stop, or of the sequence.
 
-        Every rank calls this with the same requests and gets the same answers. Prompts have fewer tokens than the
-        model's sequences.
+        Every rank calls this with the same requests and gets the same answers. Prompts have at most as many tokens as
+        the model's sequences; those that fill them get nothing.
         """
         own: dict[int, list[int]] = {}
         with token_by_token(self._passes.chunks):

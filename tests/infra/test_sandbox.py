@@ -10,7 +10,7 @@ import pytest
 
 from infra.sandbox import Outcome, SandboxLimits, check_sandbox, run_python
 
-QUICK = SandboxLimits(cpu_seconds=1, seconds=5, output_bytes=1000)
+QUICK = SandboxLimits(cpu_seconds=1, seconds=120, output_bytes=1000)
 
 
 def run(program: str) -> Outcome:
@@ -145,4 +145,4 @@ def test_one_that_waits_or_hides_is_ended() -> None:
     ignoring = "import signal, time\nfor n in (1, 2, 15, 24): signal.signal(n, signal.SIG_IGN)\nwhile 1: time.sleep(1)"
     assert run_python(ignoring, limits).reason == "out of time"
     assert run_python("import os, time\nos.close(1)\nos.close(2)\ntime.sleep(60)", limits).reason == "killed by SIGKILL"
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 60
