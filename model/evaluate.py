@@ -112,7 +112,9 @@ def _measure(
 ) -> EvaluationRecord:
     from model.architectures.build import build_model
 
-    chunks = build_model(run.training, settings.parallel, place, run.vocabulary_size)
+    # Texts of many lengths are many shapes, for which compiling would take longer than it saves.
+    training = run.training.model_copy(update={"compiled": False})
+    chunks = build_model(training, settings.parallel, place, run.vocabulary_size)
     measuring.measure_untrained(chunks)
     checkpoints.load(checkpoint, chunks)
     return measuring.measure(chunks, checkpoint.step)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, tee
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +24,13 @@ from megatron.core.pipeline_parallel import get_forward_backward_func
 from infra.errors import BadInput
 from model.architectures.context import own_positions
 from model.evaluation.asked import Selection, only_asked
-from model.parallel import Place, context_group
+from model.parallel import Place, attention_of_any_shape, context_group
 from model.settings.benchmarks import BenchmarkSettings
 
 Int64s = npt.NDArray[np.int64]
 
-_BATCHES_IN_GROUP = 16
+_BATCHES_IN_GROUP = {"cpu": 8, "cuda": 32}
+"""By device, over all replicas: what takes long beside the pause after it, and is not long to do again."""
 
 
 class Request(NamedTuple):
@@ -85,8 +86,9 @@ def groups(
     Those that share a row stay together; those with an empty continuation come first.
     """
     empty = [number for number, each in enumerate(requests) if not each.continuation]
-    found, rounds = [empty] if empty else [], max(_BATCHES_IN_GROUP // replicas, 1)
-    for index, (_, _, part) in enumerate(
+    batches = _BATCHES_IN_GROUP["cuda" if torch.cuda.is_available() else "cpu"]
+    found, rounds = [empty] if empty else [], max(batches // replicas, 1)
+    for index, (_, part) in enumerate(
         _cut(_rows(requests, sequence_length), sequence_length, tokens_at_once, replicas)
     ):
         if index % rounds == 0:
@@ -114,20 +116,19 @@ def _rows(requests: Sequence[Request], sequence_length: int) -> list[_Row]:
 
 def _cut(
     rows: Sequence[_Row], sequence_length: int, tokens_at_once: int, replicas: int, multiple: int = 1
-) -> Iterator[tuple[int, int, Sequence[_Row]]]:
-    """Parts that all replicas take at once: most rows for each of them, their common length, and the rows."""
+) -> Iterator[tuple[int, Sequence[_Row]]]:
+    """Parts that all replicas take at once: their common length, and the rows."""
     start = 0
     while start < len(rows):
         length = min(_padded(len(rows[start].tokens), multiple), sequence_length)
         most = max(tokens_at_once // length, 1)
-        yield most, length, rows[start : start + most * replicas]
+        yield length, rows[start : start + most * replicas]
         start += most * replicas
 
 
 def _padded(length: int, multiple: int) -> int:
-    """A length rounded up; on GPUs, whose kernels are made for each shape, by up to a quarter."""
-    step = max(1 << max(length.bit_length() - 3, 0), 32) if torch.cuda.is_available() else 8
-    step = math.lcm(step, multiple)
+    """A length rounded up to what kernels read at once."""
+    step = math.lcm(8, multiple)
     return -(-length // step) * step
 
 
@@ -159,7 +160,7 @@ class Scorer:
         training = [chunk.training for chunk in self._chunks]
         for chunk in self._chunks:
             chunk.eval()
-        with only_asked(self._chunks, self._vocabulary_size) as selection:
+        with attention_of_any_shape(), only_asked(self._chunks, self._vocabulary_size) as selection:
             rounds = self._rounds(_rows(requests, self._length))
             for _, alike in groupby(rounds, key=lambda each: each[:2]):
                 self._run(list(alike), ends - lengths, found, selection)
@@ -173,11 +174,10 @@ class Scorer:
         ]
 
     def _rounds(self, rows: Sequence[_Row]) -> Iterator[_Round]:
-        layout, on_gpu = self._place.layout, self._place.device.type == "cuda"
+        layout = self._place.layout
         shared = math.lcm(layout.tensor, 2 * layout.context if layout.context > 1 else 1)  # by ranks that share rows
-        for most, length, part in _cut(rows, self._length, self._tokens_at_once, layout.data, shared):
-            # Rather than another shape, for which it would make kernels, a GPU gets rows of nothing.
-            height = most if on_gpu else -(-len(part) // layout.data)
+        for length, part in _cut(rows, self._length, self._tokens_at_once, layout.data, shared):
+            height = -(-len(part) // layout.data)
             yield _Round(height, length, part[self._place.data_rank * height :][:height])
 
     def _run(self, rounds: list[_Round], starts: Int64s, found: torch.Tensor, selection: Selection) -> None:
@@ -185,20 +185,27 @@ class Scorer:
         place, pieces = self._place, self._place.chunks
         missing = -len(rounds) % (place.layout.pipeline if pieces > 1 else 1)  # as interleaved pipelines take them
         rounds = rounds + [_Round(rounds[0].height, rounds[0].length, [])] * missing
-        batches = [_batch(each, starts, found.shape[1] - 1, place.device) for each in rounds]
+        places: list[torch.Tensor] = []
+
+        def batches() -> Iterator[_Batch]:  # made while the device works on the one before
+            for each in rounds:
+                batch = _batch(each, starts, found.shape[1] - 1, place.device)
+                places.append(batch.places)
+                yield batch
+
         results = get_forward_backward_func()(
             forward_step_func=partial(_forward, selection),
-            data_iterator=[iter(batches) for _ in range(pieces)],
+            data_iterator=list(tee(batches(), pieces)),
             model=list(self._chunks),
-            num_microbatches=len(batches),
+            num_microbatches=len(rounds),
             seq_length=rounds[0].length,
             micro_batch_size=rounds[0].height,
             forward_only=True,
             collect_non_loss_data=True,
         )
         if place.holds_loss:
-            for batch, scores in zip(batches, results, strict=True):
-                found[:, batch.places] = scores.double()
+            for asked, scores in zip(places, results, strict=True):
+                found[:, asked] = scores.double()
 
 
 def _batch(rows: _Round, starts: Int64s, nowhere: int, device: torch.device) -> _Batch:
@@ -222,11 +229,17 @@ def _batch(rows: _Round, starts: Int64s, nowhere: int, device: torch.device) -> 
     if not len(ours):
         selected = np.array([[0], [0], [nowhere]])
     read, at = torch.from_numpy(tokens), everything.expand(rows.height, -1)
+    parts = (own_positions(read, 1, group), own_positions(at, 1, group), torch.from_numpy(selected))
+    read, at, selected = (_on_device(each, device) for each in parts)
     return _Batch(
-        own_positions(read, 1, group).to(device),
-        own_positions(at, 1, group).to(device),
-        *torch.from_numpy(selected).to(device).unbind(),
+        read,
+        at,
+        *selected.unbind(),
     )
+
+
+def _on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def _forward(selection: Selection, batches: Iterator[_Batch], model: Any) -> tuple[torch.Tensor, Any]:
