@@ -199,6 +199,7 @@ def _checkpoint(store: Store, candidate: Contender) -> Checkpoint:
         name=f"{run.name}-{run.fingerprint}-{step_name(record.step)}",
         digest=hashlib.sha256(store.read_bytes(path)).hexdigest(),
         step=record.step,
+        dataset=(f"{run.dataset}/{run.dataset_version}", run.dataset_fingerprint),
         tags={
             "run": run.folder.removeprefix("runs/"),
             "step": str(record.step),

@@ -27,7 +27,6 @@ Alias = Literal["candidate", "champion", "previous"]
 _CHECKPOINT = "checkpoint"
 _MODEL = "model_id"
 _TAKEN_BACK = "taken_back"
-_MAX_VERSIONS = 1000
 
 
 class ModelVersion(Settings):
@@ -60,6 +59,8 @@ class Checkpoint(Settings):
     digest: str
     """Of its bytes."""
     step: int
+    dataset: tuple[str, str]
+    """NAME/VERSION and fingerprint of what was measured on."""
     tags: dict[str, str]
     """Run, step, datasets, evaluation: what people look for."""
     parameters: dict[str, Any]
@@ -132,7 +133,7 @@ class Registry:
         known = {metric.key: metric.value for metric in model.metrics or ()}
         now = int(time.time() * 1000)
         metrics = [
-            Metric(key, value, now, checkpoint.step, model.model_id, run_id=run.run_id)
+            Metric(key, value, now, checkpoint.step, model.model_id, *checkpoint.dataset, run_id=run.run_id)
             for key, value in checkpoint.metrics.items()
             if known.get(key) != value
         ]
@@ -156,8 +157,8 @@ class Registry:
         return int(made.version)
 
     def _of_checkpoint(self, digest: str) -> ModelVersion | None:
-        found = self._client.search_model_versions(f"name = '{self.model}'", max_results=_MAX_VERSIONS)
-        return next((self._read(each) for each in found if each.tags.get(_CHECKPOINT) == digest), None)
+        found = self._client.search_model_versions(f"name = '{self.model}' AND tags.{_CHECKPOINT} = '{digest}'")
+        return min((self._read(each) for each in found), key=lambda each: each.version, default=None)
 
     def version(self, version: int) -> ModelVersion:
         """A version by its number."""

@@ -133,7 +133,7 @@ def has_run(run: TrackedRun) -> bool:
     from mlflow.exceptions import MlflowException
 
     try:
-        open_client(run.tracking_uri).get_run(run.run_id)
+        found = open_client(run.tracking_uri).get_run(run.run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
@@ -142,7 +142,7 @@ def has_run(run: TrackedRun) -> bool:
             "the MLflow server must answer",
             "Start the server",
         ) from error
-    return True
+    return found.info.lifecycle_stage == "active"
 
 
 def _created(client: Any, store: Store, uri: str, experiment: str, name: str) -> TrackedRun:
@@ -205,6 +205,12 @@ def log_dict(run: TrackedRun, value: Mapping[str, Any], path: str) -> None:
 def log_text(run: TrackedRun, text: str, path: str) -> None:
     """Write text, such as a page in Markdown, into the run's artifacts; a warning if the server does not answer."""
     log_figure(run, text.encode(), path)
+
+
+def describe_run(run: TrackedRun, page: str) -> None:
+    """Write what the UI shows at the top of a run's page, in Markdown; a warning if the server does not answer."""
+    with _Tolerant("the run's description"):
+        open_client(run.tracking_uri).set_tag(run.run_id, "mlflow.note.content", page)
 
 
 def log_figure(run: TrackedRun, image: bytes, path: str) -> None:

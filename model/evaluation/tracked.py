@@ -94,5 +94,23 @@ def sample_rows(record: EvaluationRecord, tokens: int) -> list[dict[str, Any]]:
     ]
 
 
+def evaluation_page(record: EvaluationRecord, tokens: int) -> str:
+    """What an evaluation after so many tokens came to, in Markdown, for `infra.tracking.describe_run`."""
+    lines = [f"Step {record.step:,}, after {tokens:,} tokens: held-out loss {record.loss:.4f} nats for each token"]
+    if record.bits_per_byte is not None:
+        lines[0] += f", {record.bits_per_byte.trained:.4f} bits for each byte"
+    lines[0] += f", on {record.documents:,} documents."
+    if tasks := top_tasks(record):
+        lines += ["", "| Benchmark | Metric | Value | Interval | Chance | Items |", "|---|---|---|---|---|---|"]
+    for task in tasks:
+        main = task.metrics[task.main_metric]
+        interval = "" if main.low is None or main.high is None else f"{main.low:.4f} to {main.high:.4f}"
+        chance = "" if task.chance is None else f"{task.chance:.4f}"
+        lines.append(
+            f"| {task.task} | {task.main_metric} | {main.value:.4f} | {interval} | {chance} | {task.items:,} |"
+        )
+    return "\n".join([*lines, ""])
+
+
 def _figures(estimate: Estimate) -> dict[str, float | None]:
     return {"value": estimate.value, "stderr": estimate.standard_error, "low": estimate.low, "high": estimate.high}

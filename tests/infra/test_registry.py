@@ -19,6 +19,7 @@ def checkpoint(digest: str, **changes: object) -> Checkpoint:
         "name": f"small-{digest}",
         "digest": digest,
         "step": 30,
+        "dataset": ("small/2026.11.22", "0123456789ab"),
         "tags": {"step": "30"},
         "parameters": {"layers": 2},
         "metrics": {"heldout/bits_per_byte": 2.5},

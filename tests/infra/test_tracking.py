@@ -14,7 +14,9 @@ from infra.store import Store
 from infra.tracking import (
     MetricWriter,
     TrackedRun,
+    describe_run,
     finish_run,
+    has_run,
     log_dict,
     log_figure,
     log_file,
@@ -74,6 +76,7 @@ def test_another_launch_continues_the_run(store, run) -> None:
 
 def test_a_run_that_is_gone_is_started_anew(store, run) -> None:
     gone = run.model_copy(update={"run_id": "0" * 32})
+    assert (has_run(run), has_run(gone)) == (True, False)
     assert open_run(store, None, "tests", "anew", previous=gone).run_id not in (gone.run_id, run.run_id)
 
 
@@ -84,6 +87,11 @@ def test_artifacts_lie_under_the_root(store, run, tmp_path) -> None:
     log_dict(run, {"text": "once"}, "samples.json")
     stored = {item.relative_to(store.local_path("mlflow-artifacts")).parts[-1] for item in artifacts(store)}
     assert {"metrics.jsonl", "samples.json"} <= stored
+
+
+def test_a_run_that_was_deleted_is_there_no_more(run) -> None:
+    client(run).delete_run(run.run_id)
+    assert not has_run(run)
 
 
 def test_a_table_grows_by_steps_and_a_step_stands_in_it_once(run, tmp_path) -> None:
@@ -101,6 +109,8 @@ def test_a_table_grows_by_steps_and_a_step_stands_in_it_once(run, tmp_path) -> N
 def test_figures_and_pages_keep_their_names(run, tmp_path) -> None:
     log_figure(run, b"<svg/>", "figures/curve.svg")
     log_text(run, "# Größe", "verdict.md")
+    describe_run(run, "Step **30**")
+    assert client(run).get_run(run.run_id).data.tags["mlflow.note.content"] == "Step **30**"
     assert artifact(run, "figures/curve.svg", tmp_path) == "<svg/>"
     assert artifact(run, "verdict.md", tmp_path) == "# Größe"
 

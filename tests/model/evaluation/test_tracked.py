@@ -4,7 +4,7 @@ import re
 
 from model.config import EvaluationSettings
 from model.evaluation.records import Estimate, GroupLikelihood
-from model.evaluation.tracked import benchmark_rows, evaluation_metrics, heldout_rows, sample_rows
+from model.evaluation.tracked import benchmark_rows, evaluation_metrics, evaluation_page, heldout_rows, sample_rows
 from model.run import Sample
 from tests.model.evaluation.contenders import contender, rights
 
@@ -47,3 +47,11 @@ def test_tables_hold_every_metric() -> None:
         {"tokens": 4096, "prompt": "Once", "continuation": " upon", "temperature": 0.5, "top_k": 50, "most_tokens": 64}
         | {"seed": 1234}
     ]
+
+
+def test_a_page_says_what_an_evaluation_came_to() -> None:
+    page = evaluation_page(contender({"arc": rights(0.5)}).record, 4096)
+    assert page.startswith("Step 30, after 4,096 tokens: held-out loss 3.0000 nats for each token, 2.0")
+    assert "| arc | acc | 0.5000 | 0.4" in page
+    assert page.endswith("| 0.2500 | 400 |\n")
+    assert "Benchmark" not in evaluation_page(contender({}).record, 4096)
