@@ -89,7 +89,7 @@ def test_layouts_score_alike(place: Place, tmp_path: Path) -> None:
 def test_groups_hold_each_request_once_and_rows_whole() -> None:
     all_requests = requests()
     found = groups(all_requests, 64, 16)
-    assert len(found) == 2
+    assert len(found) == 3
     assert sorted(number for group in found for number in group) == list(range(len(all_requests)))
     where = {number: index for index, group in enumerate(found) for number in group}
     for first in range(0, len(all_requests), 3):
