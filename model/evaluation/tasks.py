@@ -201,14 +201,18 @@ def _seeded(process: Callable[[Any], Any], seed: int) -> Callable[[Any], Any]:
 
 
 def _set_examples(name: str, task: Any, settings: BenchmarkSettings) -> None:
-    """As the harness does: a task that says 0 examples keeps them."""
+    """As the harness does: a task that says 0 examples keeps them. No item is ever its own example."""
     own = task.get_config("num_fewshot")
     if own is None or (own != 0 and settings.few_shot is not None):
         task.set_config(key="num_fewshot", value=settings.few_shot or 0)
     task.set_fewshot_seed(seed=settings.seed)
-    wanted = task.get_config("num_fewshot")
-    shared = task.fewshot_cfg.split is not None and task.fewshot_cfg.split == task.config.test_split
-    there = len(task.sampler.df) - shared if wanted else 0
+    if not (wanted := task.get_config("num_fewshot")) or not hasattr(task, "sampler"):
+        return
+    config, examples = task.config, task.fewshot_cfg
+    if examples.split is None and examples.samples is None and not (config.training_split or config.validation_split):
+        examples.split = config.test_split
+    # The harness leaves an item out of its examples where these two are the same.
+    there = len(task.sampler.df) - (examples.split == config.test_split)
     if wanted > there:
         raise BadInput(
             f"task {name} with {wanted} examples",

@@ -4,38 +4,20 @@ import bz2
 import csv
 import gzip
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from infra.errors import BadInput
-from model.evaluation.task_checks import check_lengths, new_tokens
-from model.evaluation.tasks import LoadedTasks, load_tasks
-from model.settings.benchmarks import BenchmarkSettings
+from model.evaluation.tasks import LoadedTasks
 from tasks.benchmarks.convert import convert
+from tests.model.evaluation.quiz import ITEMS, ROW, load, offline, write_task
 from tests.tasks.benchmarks.published import TASKS, write_published
 
-ITEMS = 20
-"""Of each task."""
+__all__ = ["offline"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def offline() -> Iterator[None]:
-    import datasets.config
-    import huggingface_hub.constants
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        yield
-
-
-def load(folder: Path | None, *names: str, **settings: Any) -> LoadedTasks:
-    chosen = {"tasks": names, "tasks_dir": str(folder) if folder else None, "limit": ITEMS, **settings}
-    return load_tasks(BenchmarkSettings.model_validate(chosen))
 
 
 def read(path: Path) -> list[Any]:
@@ -155,40 +137,6 @@ def test_examples_are_taken_as_the_task_says_and_asked_for(loaded: LoadedTasks, 
         load(real, "mmlu_anatomy", few_shot=6)
 
 
-class Letters:
-    """Encodes each letter as a token, after one that begins the text."""
-
-    def encode_contexts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        return [(0, *text.encode()) for text in texts]
-
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        return [((0, *context.encode()), tuple(end.encode())) for context, end in pairs]
-
-
-def test_prompts_that_do_not_fit_are_refused_or_counted(loaded: LoadedTasks) -> None:
-    settings = BenchmarkSettings(max_new_tokens=10)
-    longest = {
-        name: max(len("".join(each.args[:2]).encode()) for each in loaded.tasks[name].instances)
-        for name in ("piqa", "lambada_openai")
-    }
-    for name, most in longest.items():
-        chosen = LoadedTasks({name: loaded.tasks[name]}, {}, {}, {}, "")
-        assert check_lengths(chosen, Letters(), most, settings) == {}
-        with pytest.raises(BadInput, match=f"task {name} with 0 examples: 1 items are longer"):
-            check_lengths(chosen, Letters(), most - 1, settings)
-        allowed = BenchmarkSettings(truncate_long_prompts=True)
-        assert check_lengths(chosen, Letters(), most - 1, allowed) == {name: 1}
-        assert check_lengths(chosen, Letters(), 2, allowed) == {name: ITEMS}
-    code = LoadedTasks({"humaneval": loaded.tasks["humaneval"]}, {}, {}, {}, "")
-    room = max(len(args[0].encode()) + 1 for args in prompts(loaded, "humaneval"))
-    assert check_lengths(code, Letters(), room + 10, settings) == {}
-    with pytest.raises(BadInput, match="humaneval"):
-        check_lengths(code, Letters(), room + 9, settings)
-    assert new_tokens({"max_gen_toks": 1024, "until": []}, BenchmarkSettings(), 512) == 256
-    rolling = LoadedTasks({"wikitext": loaded.tasks["wikitext"]}, {}, {}, {}, "")
-    assert check_lengths(rolling, Letters(), 8, settings) == {}
-
-
 def test_what_was_answered_can_be_asked_again(loaded: LoadedTasks) -> None:
     instance = loaded.tasks["piqa"].instances[0]
     instance.resps.append((0.0, True))
@@ -219,52 +167,6 @@ def test_every_published_form_is_asked(made: Path) -> None:
     )
     assert set(results["results"]) == set(names)
     assert set(results["results"]["squadv2"]) >= {"exact,none", "f1,none"}
-
-
-def write_task(folder: Path, rows: Sequence[Any], **config: Any) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "quiz.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    base = {
-        **{"task": "quiz", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": "quiz.jsonl"}}},
-        **{"output_type": "multiple_choice", "test_split": "test", "doc_to_text": "{{question}}"},
-        **{"doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}"},
-        **{"metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]},
-    }
-    (folder / "quiz.yaml").write_text(json.dumps({**base, **config}))
-    return folder
-
-
-ROW = {"question": "Who?", "choices": ["he", "she"], "answer": 1, "label": 0}
-
-
-@pytest.mark.parametrize(
-    ("rows", "config", "message"),
-    [
-        ([ROW, {**ROW, "answer": 2}], {}, r"task quiz, item 1: the right choice is 2 of 2 choices"),
-        ([ROW, {**ROW, "answer": -1}], {}, r"task quiz, item 1: the right choice is .-1. of 2"),
-        ([ROW, {**ROW, "label": -1}], {}, r"task quiz, item 1: the right choice is -1 of 2"),
-        ([ROW, {**ROW, "choices": []}], {}, r"task quiz, item 1 has no choices"),
-        ([ROW], {"doc_to_target": "they"}, r"task quiz, item 0: the right choice is 'they'"),
-        ([ROW, {**ROW, "choices": None}], {}, r"quiz, item 1"),
-        ([ROW], {"doc_to_text": "{{query}}"}, r"task quiz: its data have other columns .*query.*question, choices"),
-        ([ROW], {"doc_to_target": "{{answer.index(7)}}"}, r"task quiz"),
-        ([ROW], {"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, r"data file gone\.jsonl of task quiz"),
-        ([ROW], {"dataset_path": "nobody/nothing", "dataset_kwargs": {}}, r"task quiz: nobody/nothing .*tasks_dir"),
-        ([ROW], {"test_split": "validation"}, r"task quiz"),
-        ([ROW], {"unsafe_code": True}, r"run_generated_code = false"),
-    ],
-)
-def test_what_is_wrong_with_a_task_is_named(
-    rows: Sequence[Any], config: dict[str, Any], message: str, tmp_path: Path
-) -> None:
-    with pytest.raises(BadInput, match=message):
-        load(write_task(tmp_path / "tasks", rows, **config), "quiz")
-
-
-def test_tasks_of_one_s_own_need_no_folder_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    found = load(write_task(tmp_path / "tasks", [ROW, ROW]), "quiz")
-    assert [each.args for each in found.tasks["quiz"].instances[:2]] == [("Who?", " he"), ("Who?", " she")]
 
 
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path) -> None:
