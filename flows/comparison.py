@@ -62,7 +62,7 @@ class Evaluated:
 @flow(name="compare", persist_result=False)
 def compare(
     runs: tuple[str, ...],
-    comparison: ComparisonSettings = ComparisonSettings(),  # noqa: B008
+    comparison: ComparisonSettings = ComparisonSettings(),
     environment: Environment = Environment(),
 ) -> Compared:
     """Put evaluated runs (names or folders, RUN@STEP for another than the newest evaluation) beside the first."""

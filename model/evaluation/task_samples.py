@@ -17,6 +17,7 @@ is estimated by the harness's own function on resampled items.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,21 +165,24 @@ class TaskSamples:
         return known.get(aggregation)
 
     def _choices_of(self, sample: Mapping[str, Any]) -> Choices | None:
+        """Choices as they were asked for: to have the task say them again takes a millisecond for each item."""
         if self._task.OUTPUT_TYPE != "multiple_choice":
             return None
-        texts = list(self._task.doc_to_choice(sample["doc"]))
-        count = len(texts)  # acc_mutual_info asks for as many again, without the question
-        return Choices(
-            texts,
-            [arguments[1] for arguments in sample["arguments"][:count]],
-            [float(answer[0]) for answer in sample["filtered_resps"][:count]],
-            self._right(sample["doc"], texts),
-        )
+        asked = sample["arguments"]
+        if "acc_mutual_info" in sample["metrics"]:  # asks for as many again, without the question
+            asked = asked[: len(asked) // 2]
+        scored = [arguments[1] for arguments in asked]
+        if self._task.multiple_input:
+            texts = list(self._task.doc_to_choice(sample["doc"]))
+        else:
+            texts = [text.removeprefix(self._task.config.target_delimiter) for text in scored]
+        nats = [float(answer[0]) for answer in sample["filtered_resps"][: len(asked)]]
+        return Choices(texts, scored, nats, self._right(sample, texts))
 
-    def _right(self, document: Mapping[str, Any], texts: Sequence[str]) -> frozenset[int]:
+    def _right(self, sample: Mapping[str, Any], texts: Sequence[str]) -> frozenset[int]:
         if callable(self._task.config.process_results):
-            return _labelled(document, texts)
-        gold = self._task.doc_to_text(document) if self._task.multiple_input else self._task.doc_to_target(document)
+            return _labelled(sample["doc"], texts)
+        gold = self._task.doc_to_text(sample["doc"]) if self._task.multiple_input else sample["target"]
         if isinstance(gold, str):
             gold = texts.index(gold) if gold in texts else -1
         return frozenset(each for each in (gold if isinstance(gold, list) else [gold]) if 0 <= each < len(texts))
@@ -213,26 +217,37 @@ class TaskSamples:
 
     def _texts(self, sample: Mapping[str, Any]) -> dict[str, str]:
         """Question, right answer and response of an item."""
-        choices, document = self._choices[sample["doc_id"]], sample["doc"]
+        choices = self._choices[sample["doc_id"]]
         if self._task.OUTPUT_TYPE == "loglikelihood_rolling":
             return {"text": str(sample["target"]), "answer": "", "response": ""}
         if choices is not None:
-            return self._choice_texts(document, choices)
+            return self._choice_texts(sample, choices)
         target = sample["target"]
         alone = target[0] if isinstance(target, list) and len(target) == 1 else target
         answer = "" if isinstance(alone, list) else str(alone)
         response = sample["resps"][0][0]
         if not isinstance(response, str):  # a log-likelihood, and whether the answer is the likeliest text
             response = answer if response[1] else ""
-        return {"text": str(self._task.doc_to_text(document)), "answer": answer, "response": response}
+        return {"text": self._question(sample), "answer": answer, "response": response}
 
-    def _choice_texts(self, document: Mapping[str, Any], choices: Choices) -> dict[str, str]:
+    def _question(self, sample: Mapping[str, Any]) -> str:
+        """The question alone; a prompt is that where it holds no examples, which its first one shows."""
+        return str(sample["arguments"][0][0] if self._prompts_are_questions else self._task.doc_to_text(sample["doc"]))
+
+    @cached_property
+    def _prompts_are_questions(self) -> bool:
+        first = self.logged[0]
+        return not self._task.get_config("num_fewshot") and first["arguments"][0][0] == self._task.doc_to_text(
+            first["doc"]
+        )
+
+    def _choice_texts(self, sample: Mapping[str, Any], choices: Choices) -> dict[str, str]:
         answer = choices.texts[min(choices.right)] if len(choices.right) == 1 else ""
         response = choices.texts[int(np.argmax(self._compared(choices)))]
         if self._task.multiple_input:  # choices differ in what stands before a common ending, as in WinoGrande
             text, ending = answer or choices.texts[0], choices.scored[0]
             return {"text": f"{text}{ending}", "answer": answer, "response": response}
-        return {"text": str(self._task.doc_to_text(document)), "answer": answer, "response": response}
+        return {"text": self._question(sample), "answer": answer, "response": response}
 
 
 def main_metric(metrics: Sequence[str]) -> str:
