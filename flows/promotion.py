@@ -129,7 +129,10 @@ def promote_run(store: Store, run: str, promotion: PromotionSettings, environmen
 
 def champion_of(environment: Environment, model: str) -> Champion:
     """Which versions the aliases of a model stand for."""
-    registry = open_registry(Store(environment.root), environment, model)
+    store = Store(environment.root)
+    if environment.mlflow_tracking_uri is None and store.is_local and not store.exists("mlflow.db"):
+        return Champion(model=model, versions={})  # and none is made by asking
+    registry = open_registry(store, environment, model)
     aliases: tuple[Alias, ...] = ("champion", "previous", "candidate")
     found = {alias: registry.at(alias) for alias in aliases}
     return Champion(model=model, versions={alias: version for alias, version in found.items() if version is not None})

@@ -118,6 +118,11 @@ def test_from_first_champion_to_rollback(store, environment) -> None:
     assert promote(store, environment, better.folder, model="whole").verdict.promoted, "it is the champion"
 
 
+def test_asking_makes_no_database(tmp_path) -> None:
+    assert champion_of(Environment(root=str(tmp_path / "absent")), "any").versions == {}
+    assert not (tmp_path / "absent").exists()
+
+
 def told(store: Store, run: RunRecord, verdict: Verdict) -> None:
     """Why it was refused stands in the run's folder, in its MLflow run and on the version."""
     assert Verdict.load(store, f"{run.folder}/promotion/step-00000030.json") == verdict
