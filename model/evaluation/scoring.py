@@ -231,11 +231,7 @@ def _batch(rows: _Round, starts: Int64s, nowhere: int, device: torch.device) -> 
     read, at = torch.from_numpy(tokens), everything.expand(rows.height, -1)
     parts = (own_positions(read, 1, group), own_positions(at, 1, group), torch.from_numpy(selected))
     read, at, selected = (_on_device(each, device) for each in parts)
-    return _Batch(
-        read,
-        at,
-        *selected.unbind(),
-    )
+    return _Batch(read, at, *selected.unbind())
 
 
 def _on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -80,7 +80,7 @@ def encoder(store: Store, dataset: DatasetManifest) -> PromptEncoder:
 def test_answers_are_those_of_the_same_weights_in_transformers(
     place: Place, chunks: list[Any], encoder: PromptEncoder, store: Store, dataset: DatasetManifest, tmp_path: Path
 ) -> None:
-    items = [*itertools.islice(hellaswag(), 12), *itertools.islice(lambada(), 12)]
+    items = [*itertools.islice(hellaswag(), 24), *itertools.islice(lambada(), 24)]
     pairs = [pair for item in items for pair in item] + [("", "def"), ("x ", " y"), ("a\n", "b")]
     texts = ["import sys\n", "\n".join(question for question, _ in pairs[:40:4]), ""]
     scorer = Scorer(chunks, place, SETTINGS, LENGTH, VOCABULARY)
