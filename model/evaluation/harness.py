@@ -24,7 +24,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from model.evaluation.answers import Answers, request_digest
 from model.evaluation.crew import Crew
-from model.evaluation.encoding import PromptEncoder
+from model.evaluation.encoding import PromptEncoder, Tokens
 from model.evaluation.generation import GenerationRequest
 from model.evaluation.scoring import Request, Score, groups
 from model.evaluation.task_checks import DEFAULT_NEW_TOKENS, new_tokens
@@ -73,12 +73,17 @@ class MegatronLM(TemplateLM):
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Log-likelihood in nats of each continuation, and whether it is what the model would say."""
-        pairs = self._encoder.encode_pairs([each.args for each in requests])
-        return [(each.log_likelihood, each.greedy) for each in self._score([Request(*pair) for pair in pairs])]
+        return self._likelihoods(self._encoder.encode_pairs([each.args for each in requests]))
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[tuple[float, bool]]:
-        asked = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        return [(each.log_likelihood, each.greedy) for each in self._score(asked)]
+        return self._likelihoods([(tuple(context), tuple(continuation)) for _, context, continuation in requests])
+
+    def _likelihoods(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, bool]]:
+        """Of continuations, those that the model cannot read at once in parts, each after the part before."""
+        parts = [_parts(*pair, self.max_length) for pair in pairs]
+        scores = iter(self._score([part for each in parts for part in each]))
+        together = [[next(scores) for _ in each] for each in parts]
+        return [(sum(part.log_likelihood for part in each), all(part.greedy for part in each)) for each in together]
 
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood in nats of each text, which may be longer than the model's sequences."""
@@ -163,6 +168,12 @@ class MegatronLM(TemplateLM):
                 self._answers.add({keys[number]: each for number, each in zip(group, found, strict=True)})
             progress.add(len(group), due)
         return [self._answers[each] for each in digests]
+
+
+def _parts(context: Tokens, continuation: Tokens, length: int) -> list[Request]:
+    """A continuation in parts of as many tokens as a model reads, most often one."""
+    starts = range(0, max(len(continuation), 1), length)
+    return [Request((*context, *continuation[:start]), continuation[start : start + length]) for start in starts]
 
 
 def _generation_digest(request: GenerationRequest) -> str:
