@@ -61,8 +61,8 @@ def benchmark_rows(record: EvaluationRecord) -> list[dict[str, Any]]:
         {
             "task": task.task,
             "metric": name,
-            "main": "main" if name == task.main_metric else "",
             **_figures(estimate),
+            "main": "main" if name == task.main_metric else "",
             "chance": task.chance,
             "items": task.items,
             "few_shot": task.few_shot,
@@ -113,4 +113,4 @@ def evaluation_page(record: EvaluationRecord, tokens: int) -> str:
 
 
 def _figures(estimate: Estimate) -> dict[str, float | None]:
-    return {"value": estimate.value, "stderr": estimate.standard_error, "low": estimate.low, "high": estimate.high}
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high, "stderr": estimate.standard_error}
