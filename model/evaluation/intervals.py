@@ -88,7 +88,7 @@ def estimate(
     else:
         sums = _resampled_sums((value, weight), draws, generator)
         low, high = _ends(_divided(sums[:, 0], sums[:, 1], ratio), confidence, count)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         error = _error(value, weight, ratio) * (float(shown(ratio)) if exponential else 1.0)
         ends = {"standard_error": error, "low": float(shown(low)), "high": float(shown(high))}
     return Estimate(

@@ -1,8 +1,10 @@
 """From what lm-evaluation-harness returns to rows of ITEMS and SCORES, and to a result for each task and group."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from model.evaluation.intervals import estimate
@@ -65,8 +67,10 @@ def read_scores(table: pa.Table) -> dict[str, Scores]:
 
 
 def estimates(scores: Mapping[str, Sequence[Score]], settings: BenchmarkSettings) -> dict[str, Estimate]:
-    """The figure of each metric, over all its scores."""
-    return {metric: _estimate(metric, rows, settings) for metric, rows in scores.items() if rows}
+    """The figure of each metric, over all its scores; none of a perplexity that is beyond all numbers."""
+    with np.errstate(over="ignore"):
+        found = {metric: _estimate(metric, rows, settings) for metric, rows in scores.items() if rows}
+    return {metric: each for metric, each in found.items() if math.isfinite(each.value)}
 
 
 def is_exponential(metric: str) -> bool:

@@ -216,6 +216,11 @@ def test_pooling_members_alike() -> None:
     assert estimates({"acc": pool([small, large], alike=True)}, settings)["acc"].value == pytest.approx(0.5)
 
 
+def test_a_perplexity_beyond_all_numbers_is_left_out() -> None:
+    rows = [Score(item, 800.0 + item, 1.0) for item in range(5)]
+    assert set(estimates({"word_perplexity": rows, "loss": rows}, SETTINGS)) == {"loss"}
+
+
 def test_the_main_metric() -> None:
     assert main_metric(["acc", "acc_norm"]) == "acc_norm"
     assert main_metric(["math_verify", "exact_match,a", "exact_match,b"]) == "exact_match,a"
