@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class LoadedTasks:
 def load_tasks(settings: BenchmarkSettings) -> LoadedTasks:
     """The tasks that are asked for; BadInput names the task, and the item, with which something is wrong."""
     names = list(dict.fromkeys(settings.tasks))
-    with _quiet():
+    with _quiet(), templates_compiled_once():
         manager = _manager(names, settings.tasks_dir)
         were_read: list[TaskData] = []
         for leaf in dict.fromkeys(leaf for name in names for leaf in _leaves(manager, name)):
@@ -233,6 +234,23 @@ def _digest(tasks: Mapping[str, Any]) -> str:
         for part in (*documents.items(), *requests):
             digest.update(json.dumps(part, default=str, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def templates_compiled_once() -> Iterator[None]:
+    """While the block runs, the harness compiles a template of a prompt once instead of for every item.
+
+    That is most of the time in which prompts are made and answers are looked up.
+    """
+    from lm_eval import utils
+
+    environment: Any = utils.env
+    compiling = environment.from_string
+    environment.from_string = lru_cache(maxsize=1024)(compiling)
+    try:
+        yield
+    finally:
+        environment.from_string = compiling
 
 
 @contextmanager
