@@ -7,10 +7,12 @@ their sizes. Of held-out text only bits per byte are compared, which mean the sa
 Rows of a table are a family of tests: p-values are corrected by Holm's method for the number of rows.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from pydantic import Field
@@ -19,7 +21,7 @@ from infra.manifest import Manifest
 from infra.settings import Settings
 from infra.tracking import TrackedRun
 from model.evaluation.contender import BITS_PER_BYTE, Contender, leaves, lower_is_better, same_held_out, top_tasks
-from model.evaluation.intervals import PairedDifference, holm, paired
+from model.evaluation.intervals import Floats, PairedDifference, holm, paired
 from model.evaluation.items import is_exponential
 from model.evaluation.records import Estimate, TaskResult
 from model.run import EvaluationRecord
@@ -261,8 +263,11 @@ def _compared(
     both, note = matched(first, other, tasks, row.metric)
     if both is None:
         return figure.model_copy(update={"note": note})
+    columns = {name: both[name].to_numpy() for name in ("value", "value.other", "weight", "weight.other")}
+    if len(tasks) > 1 and _counts_members(first, tasks, row.metric, row.figures[0].estimate.value):
+        columns = _members_alike(columns, both["task"])
     found = paired(
-        *(both[name].to_numpy() for name in ("value", "value.other", "weight", "weight.other")),
+        *columns.values(),
         draws=settings.bootstrap_draws,
         confidence=settings.confidence,
         seed=settings.seed,
@@ -270,6 +275,23 @@ def _compared(
     )
     better = found.difference != 0 and (found.difference < 0) == lower_is_better(row.metric)
     return figure.model_copy(update={"difference": found, "better": better})
+
+
+def _counts_members(contender: Contender, tasks: Sequence[str], metric: str, figure: float) -> bool:
+    """Whether a group's figure is the mean over its members, not over their items: weight_by_size: false."""
+    own = _part(contender.scores, tasks, metric)
+    ratio = pc.sum(own["value"]).as_py() / pc.sum(own["weight"]).as_py()
+    return not math.isclose(ratio, math.log(figure) if is_exponential(metric) else figure, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _members_alike(columns: Mapping[str, Floats], tasks: pa.ChunkedArray) -> dict[str, Floats]:
+    """Scores whose weights sum to 1 in each task."""
+    codes = tasks.combine_chunks().dictionary_encode().indices.to_numpy()
+    found: dict[str, Floats] = {}
+    for name, column in columns.items():
+        sums = np.bincount(codes, columns[name.replace("value", "weight")])
+        found[name] = column / np.where(sums > 0, sums, 1.0)[codes]
+    return found
 
 
 def _leaves(contender: Contender, task: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import pytest
 from model.evaluation.comparing import ComparedTable, ComparisonSettings, compared_tables, curves, grown
 from model.evaluation.contender import Contender
 from model.evaluation.intervals import holm, mcnemar
-from model.evaluation.records import SCORES
+from model.evaluation.records import SCORES, Estimate
 from tests.model.evaluation.contenders import contender, rights, run_record
 
 SETTINGS = ComparisonSettings(bootstrap_draws=200)
@@ -58,6 +58,22 @@ def test_differences_are_paired_and_corrected() -> None:
     assert held_out.difference is not None
     assert held_out.difference.difference < 0
     assert (held_out.better, held_out.significant) == (True, True)
+
+
+def test_a_group_whose_members_count_alike() -> None:
+    made = []
+    for values in (TASKS, TASKS | {"mmlu_b": rights(0.5, 100, seed=5)}):
+        plain = contender(values, groups=GROUPS)
+        share = (values["mmlu_a"].mean() + values["mmlu_b"].mean()) / 2
+        tasks = [
+            each.model_copy(update={"metrics": {"acc": Estimate(value=share)}}) if each.task == "mmlu" else each
+            for each in plain.record.tasks
+        ]
+        made.append(replace(plain, record=plain.record.model_copy(update={"tasks": tuple(tasks)})))
+    row = table(compared_tables(made, SETTINGS), "Benchmarks").rows[0]
+    assert row.figures[1].difference is not None
+    assert row.figures[1].difference.difference == pytest.approx(0.1)  # over items it would be 0.04
+    assert (row.figures[1].difference.items, row.figures[1].significant) == (500, True)
 
 
 def test_many_runs_are_compared_with_the_first() -> None:
