@@ -89,7 +89,7 @@ def _against(candidate: Contender, champion: Contender, settings: PromotionSetti
     theirs = top_tasks(champion.record)
     missing = [task.task for task in theirs if task.task not in ours]
     says = f"not measured: {', '.join(missing)}" if missing else f"{len(theirs)} of {len(theirs)} measured"
-    conditions = [Condition(name="the champion's benchmarks", passed=not missing, says=says)]
+    conditions = [Condition(name="the champion's benchmarks", passed=not missing, says=says)] if theirs else []
     benchmarks = [
         _benchmark(candidate, champion, ours[task.task], task, settings) for task in theirs if task.task in ours
     ]
