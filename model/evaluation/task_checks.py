@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.errors import BadInput, GristmillError
-from model.evaluation.task_data import TaskData
+from model.evaluation.task_data import TaskData, cannot_be_had
 from model.settings.benchmarks import BenchmarkSettings
 
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def _is_choice(right: Any, choices: list[Any]) -> bool:
 
 
 def _task_error(place: str, error: Exception, data: TaskData | None) -> BadInput:
+    if isinstance(error, ImportError):
+        value = f"task {place} ({error.__cause__ or error})"
+        return BadInput(value, "its code in the harness needs that", "Install it, or leave the task out")
+    if isinstance(error, ConnectionError):
+        return cannot_be_had(place, str(error), local=False)
     columns = "; ".join(f"{split}: {', '.join(names)}" for split, names in data.columns.items()) if data else ""
     missing = isinstance(error, KeyError) or "is undefined" in str(error) or "has no attribute" in str(error)
     reason = f"{type(error).__name__}: {error}"

@@ -73,7 +73,8 @@ class TaskData:
     def _read_by_datasets(self, files: dict[str, list[str]] | None) -> Any:
         import datasets
 
-        path = str(self._path)
+        beside = self._folder / str(self._path)
+        path = str(beside if beside.is_dir() else self._path)
         options: dict[str, Any] = {**self._options, "data_files": files} if files is not None else self._options
         try:
             if files is None:
@@ -81,7 +82,7 @@ class TaskData:
             with TemporaryDirectory() as cache:
                 return datasets.load_dataset(path, cache_dir=cache, keep_in_memory=True, **options)
         except Exception as error:  # the hub, the network and every builder have errors of their own
-            raise _cannot_be_had(self.task, path, error, local=files is not None) from error
+            raise cannot_be_had(self.task, f"{path} ({_first_line(error)})", local=files is not None) from error
 
 
 def _read_parquet(task: str, files: Mapping[str, list[str]]) -> Any:
@@ -90,17 +91,22 @@ def _read_parquet(task: str, files: Mapping[str, list[str]]) -> Any:
     try:
         tables = {split: pa.concat_tables([pq.read_table(name) for name in names]) for split, names in files.items()}
     except (OSError, pa.ArrowException) as error:
-        raise _cannot_be_had(task, next(iter(files.values()))[0], error, local=True) from error
+        raise cannot_be_had(task, f"{next(iter(files.values()))[0]} ({_first_line(error)})", local=True) from error
     return datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
 
 
-def _cannot_be_had(task: str, path: str, error: Exception, *, local: bool) -> BadInput:
-    value = f"task {task}: {path} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+def cannot_be_had(task: str, what: str, *, local: bool) -> BadInput:
+    """What to say of data that are not there or cannot be read."""
     if local:
-        return BadInput(value, "data files of a task must be readable", "Make them again with `gristmill benchmarks`")
+        remedy = "Make them again with `gristmill benchmarks`"
+        return BadInput(f"task {task}: {what}", "data files of a task must be readable", remedy)
     return BadInput(
-        value,
+        f"task {task}: {what}",
         "a task that is not in benchmarks.tasks_dir comes from the Hugging Face hub",
         "Make a folder of tasks with `gristmill benchmarks` and set benchmarks.tasks_dir, or connect to the hub and "
         "leave HF_HUB_OFFLINE unset",
     )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -57,7 +57,7 @@ def load_tasks(settings: BenchmarkSettings) -> LoadedTasks:
     with _quiet(), templates_compiled_once():
         manager = _manager(names, settings.tasks_dir)
         were_read: list[TaskData] = []
-        for leaf in dict.fromkeys(leaf for name in names for leaf in _leaves(manager, name)):
+        for leaf in _all_leaves(manager, names):
             _prepare(manager.task_index[leaf], settings, were_read)
         with config_error(" ".join(names), were_read):
             found = manager.load(names)
@@ -114,6 +114,20 @@ def _unknown(name: str, known: Sequence[str], tasks_dir: str | None) -> None:
         f"{places} no task, group or tag of that name",
         f"Take one that is there, such as {', '.join(near)}" if near else "Correct the name",
     )
+
+
+def _all_leaves(manager: Any, names: Sequence[str]) -> list[str]:
+    """Names of all tasks; BadInput where one would be asked twice."""
+    found: dict[str, str] = {}
+    for name in names:
+        for leaf in _leaves(manager, name):
+            if found.setdefault(leaf, name) != name:
+                raise BadInput(
+                    f"benchmarks.tasks has {found[leaf]} and {name}",
+                    f"{leaf} belongs to both and would be asked twice",
+                    "Remove one of them; a group's report has its parts",
+                )
+    return list(found)
 
 
 def _leaves(manager: Any, name: str) -> Iterator[str]:

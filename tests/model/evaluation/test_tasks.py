@@ -169,6 +169,11 @@ def test_every_published_form_is_asked(made: Path) -> None:
     assert set(results["results"]["squadv2"]) >= {"exact,none", "f1,none"}
 
 
+def test_a_task_is_asked_once(real: Path) -> None:
+    with pytest.raises(BadInput, match="mmlu_stem and mmlu_anatomy: mmlu_anatomy belongs to both"):
+        load(real, "mmlu_stem", "mmlu_anatomy")
+
+
 def test_an_unknown_name_is_answered_with_near_ones(tmp_path: Path) -> None:
     folder = write_task(tmp_path / "tasks", [ROW])
     with pytest.raises(BadInput, match=r"hella_swag: .* have no task.*such as .*hellaswag"):
