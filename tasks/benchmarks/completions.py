@@ -1,11 +1,12 @@
 """Benchmarks whose choices complete a text or stand alone, as published, in the columns of the hub's data sets."""
 
-import re
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
 from tasks.benchmarks.source import Converted, NoAnswers, Row, Source, index_below, published_labels
+
+_SENTENCE_ENDS = tuple(f"{end}{quote} " for end in ".!?" for quote in ("", '"', "'"))
 
 
 def hellaswag(source: Source) -> Iterator[Converted]:
@@ -40,13 +41,15 @@ def _preprocessed_row(lines: list[str]) -> Row:
 def _begun_sentence(query: str) -> str:
     """The context with the sentence that the endings end as `str.capitalize` gives it, which the harness does.
 
-    The text form has lost where that sentence begins. It is a part without an end whose first letter is small, after
-    the last end of a sentence; contexts that end with a sentence have none.
+    The text form has lost where that sentence begins. It is taken to be what follows the last end of a sentence, if
+    that begins with a small letter, a figure or a quotation mark and has no end itself: so in 3,236 of the 10,042 items
+    of validation, of which about 3,240 end within a sentence.
     """
-    found = re.search(r"(?<=[.!?:\"'] )(?:[a-z0-9\"][^.!?]*+)$", query.rstrip())
-    if found is None or query.rstrip()[-1:] in ".!?\"')":
+    begin = max((query.rfind(end) + len(end) for end in _SENTENCE_ENDS if end in query), default=0)
+    rest = query[begin:]
+    if not begin or not (rest[:1].islower() or rest[:1].isdigit() or rest[:1] == '"') or set(rest) & set(".!?"):
         return query
-    return query[: found.start()] + found[0].capitalize()
+    return query[:begin] + rest.capitalize()
 
 
 def piqa(source: Source) -> Iterator[Converted]:

@@ -14,6 +14,9 @@ def test_hellaswag_s_text_form_gets_the_capital_that_the_harness_gives() -> None
     assert query("Milling: A man fills a sack. he") == "Milling: A man fills a sack. He"
     assert query("Milling: He sits. the Miller and Co") == "Milling: He sits. The miller and co"
     assert query("How to mill: Take grain. Grind it.") == "How to mill: Take grain. Grind it."
+    assert query('Milling: He says "go." he') == 'Milling: He says "go." He'
+    assert query("Milling: a man") == "Milling: a man"
+    assert len(query(f"Milling: {'. a: ' * 100_000}.x")) > 400_000
     made = only(completions.hellaswag, "Milling: He\n3\na\nb\nc\nd\n", name="hellaswag.txt")
     assert (made.rows[0]["gold"], made.rows[0]["label"], made.changes) == (3, "3", {"process_docs": None})
 
