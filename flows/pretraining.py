@@ -18,6 +18,8 @@ from model.config import TrainingSettings
 from model.run import LaunchRecord, RunRecord, TrainingSummary, finished_training, load_launch, prepare_run
 
 logger = logging.getLogger(__name__)
+_QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+"""Libraries of the harness draw bars, which are no lines of a log."""
 
 
 class Training(Settings):
@@ -95,5 +97,5 @@ def launch(module: str, store: Store, record: RunRecord, processes: int, *argume
     Called directly, never submitted: a cancellation must reach the launcher in the main thread to free the ranks.
     """
     folder = store.local_path(record.folder).absolute()
-    spec = JobSpec(module=module, arguments=(str(folder), *arguments), processes=processes)
+    spec = JobSpec(module=module, arguments=(str(folder), *arguments), processes=processes, environment=_QUIET)
     LocalLauncher().run(spec, on_line=logger.info)

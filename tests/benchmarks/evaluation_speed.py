@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--items", type=Path, help="JSON lines with query and endings")
     parser.add_argument("--requests", type=int, default=2_000)
-    parser.add_argument("--no-compile", action="store_true", help="layers as they are, on GPUs")
+    parser.add_argument("--compiled", action="store_true", help="compile layers on GPUs; an evaluation does not")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
@@ -129,7 +129,7 @@ def backends(
     training = TrainingSettings(
         model=ModelSettings.model_validate(options.size),
         dtype="bfloat16" if place.device.type == "cuda" else "float32",
-        compiled=not options.no_compile,
+        compiled=options.compiled,
     )
     chunks = build_model(training, training.parallel, place, options.vocabulary)
     length = training.model.sequence_length

@@ -70,5 +70,5 @@ def test_trains_and_is_measured(model, store, dataset, alone, request) -> None:
 
 
 def test_only_what_predicts_the_next_token_continues_a_text() -> None:
-    with pytest.raises(BadInput, match=r"Give no prompts, or train a gpt"):
+    with pytest.raises(BadInput, match=r"Give neither, or train a gpt"):
         validate_evaluation(EvaluationSettings(prompts=("Once",)), ModelSettings(architecture="bert"), 400)

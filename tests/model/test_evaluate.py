@@ -12,7 +12,17 @@ from infra.store import Store
 from infra.tracking import TrackedRun, open_run
 from model.architectures.build import build_model
 from model.config import EvaluationSettings
-from model.run import EvaluationRecord, LaunchRecord, RunRecord, evaluation_path, prepare_run, read_metrics
+from model.run import (
+    EvaluationRecord,
+    LaunchRecord,
+    RunRecord,
+    evaluation_folder,
+    evaluation_path,
+    prepare_run,
+    read_metrics,
+)
+from model.settings.benchmarks import BenchmarkSettings
+from tests.model.evaluation.harness_tasks import write_tasks
 from tests.model.small_runs import launch, layout, small_training
 
 
@@ -22,9 +32,28 @@ def tracked(store: Store, dataset: DatasetManifest) -> TrackedRun:
 
 
 @pytest.fixture(scope="module")
-def trained(store: Store, dataset: DatasetManifest, tracked: TrackedRun) -> RunRecord:
-    """Trained under pipeline parallelism, for evaluations under other layouts."""
-    settings = small_training(30, parallel=layout(pipeline=2), checkpoint={"every_steps": None})
+def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkSettings:
+    """A task of each kind: choices, likelihoods, whole texts, and answers in words."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(folder)
+    return BenchmarkSettings(
+        tasks=("ending", "pairs", "last_word", "pages", "told"),
+        tasks_dir=str(folder),
+        truncate_long_prompts=True,
+        max_new_tokens=8,
+        tokens_at_once=512,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store, dataset: DatasetManifest, tracked: TrackedRun, benchmarks: BenchmarkSettings) -> RunRecord:
+    """Trained under pipeline parallelism, for evaluations under other layouts; evaluated twice on the way."""
+    settings = small_training(
+        30,
+        parallel=layout(pipeline=2),
+        checkpoint={"every_steps": None},
+        evaluation={"every_steps": 12, "of": {"benchmarks": {**benchmarks.model_dump(), "limit": 4}}},
+    )
     run = prepare_run(store, dataset, "evaluated", settings)
     LaunchRecord(tracked=tracked).save(store, f"{run.folder}/launch.json")
     launch(store, run)
@@ -38,9 +67,34 @@ def evaluate(store: Store, run: RunRecord, tmp_path: Path, settings: EvaluationS
     return EvaluationRecord.load(store, evaluation_path(run, 30))
 
 
-def test_layouts_measure_alike(store, dataset, trained, tracked, tmp_path) -> None:
+def test_training_is_evaluated_on_its_way(store, trained, tracked) -> None:
+    from mlflow.tracking import MlflowClient
+
+    early, later = (EvaluationRecord.load(store, evaluation_path(trained, step)) for step in (12, 24))
+    assert early.loss > later.loss
+    assert [task.task for task in early.tasks] == [
+        "ending",
+        "last_word",
+        "pages",
+        "pairs",
+        "other_pair",
+        "pair",
+        "told",
+    ]
+    assert [task.items for task in early.tasks] == [4, 4, 4, 8, 4, 4, 4]
+    client = MlflowClient(tracked.tracking_uri)
+    history = client.get_metric_history(tracked.run_id, "benchmarks/pairs acc")
+    assert [each.step for each in history if each.step < 30] == [12, 24]
+    tokens = client.get_metric_history(tracked.run_id, "evaluated_tokens")
+    assert [each.value for each in tokens if each.step < 30] == [12 * 8 * 64, 24 * 8 * 64]
+    assert "benchmarks.json" in [each.path for each in client.list_artifacts(tracked.run_id)]
+
+
+def test_layouts_measure_alike(store, dataset, trained, tracked, benchmarks, tmp_path) -> None:
     prompts = ("def ", "The file")
-    settings = EvaluationSettings(prompts=prompts, sample_tokens=8, temperature=0, micro_batch_size=4)
+    settings = EvaluationSettings(
+        prompts=prompts, sample_tokens=8, temperature=0, micro_batch_size=4, benchmarks=benchmarks
+    )
     one = evaluate(store, trained, tmp_path, settings)
     heldout = dataset.split("heldout")
     assert (one.step, one.tokens, one.text_bytes) == (30, heldout[0].tokens, heldout[0].text_bytes)
@@ -63,6 +117,16 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, tmp_path) -> No
     ):
         assert ours == pytest.approx(theirs, rel=1e-6)
     assert two.samples == one.samples
+    assert two.items_digest == one.items_digest
+    assert [task.task for task in two.tasks] == [task.task for task in one.tasks]
+    for ours, theirs in zip(two.tasks, one.tasks, strict=True):
+        for metric, estimate in ours.metrics.items():
+            assert estimate.value == pytest.approx(theirs.metrics[metric].value, rel=1e-5, abs=1e-5), (
+                ours.task,
+                metric,
+            )
+    folder = store.local_path(evaluation_folder(trained, 30))
+    assert sorted(each.name for each in folder.iterdir()) == ["items.parquet", "scores.parquet"]
     assert evaluate(store, trained, tmp_path, settings) == two, "the layout is no reason to measure again"
 
     from mlflow.tracking import MlflowClient

@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from infra.errors import BadInput
 from model.config import Duration, EvaluationSettings, validate_evaluation, validate_layout
-from model.settings.architecture import padded_vocabulary
+from model.settings.architecture import ModelSettings, padded_vocabulary
+from model.settings.evaluation import EvaluationDuringTraining
+from model.settings.layout import ParallelSettings
 from tests.model.small_runs import layout, small_training
 
 
@@ -57,10 +59,23 @@ def test_accepts_layouts_that_work() -> None:
         validate_layout(small_training(parallel=parallel), 400)
 
 
-def test_refuses_prompts_with_pipeline_parallelism() -> None:
-    settings = EvaluationSettings(parallel=layout(pipeline=2), prompts=("Once",))
-    with pytest.raises(BadInput, match=r"Set parallel\.pipeline to 1"):
+def test_refuses_prompts_with_context_parallelism() -> None:
+    settings = EvaluationSettings(parallel=ParallelSettings(processes=2, context=2), prompts=("Once",))
+    with pytest.raises(BadInput, match=r"Set parallel\.context to 1"):
         validate_evaluation(settings, small_training().model, 400)
+
+
+def test_training_is_evaluated_by_steps_or_by_tokens() -> None:
+    with pytest.raises(ValidationError, match="one of every_steps and every_tokens"):
+        EvaluationDuringTraining()
+    by_tokens = EvaluationDuringTraining(every_tokens=1000)
+    assert [by_tokens.due(1, *each) for each in ((0, 999), (999, 1000), (1000, 1999), (500, 3100))] == [
+        *(False, True, False, True)
+    ]
+    own = EvaluationDuringTraining(every_steps=5, of=EvaluationSettings(prompts=("Once",)))
+    bert = small_training(evaluation=own).model_copy(update={"model": ModelSettings(architecture="bert")})
+    with pytest.raises(BadInput, match="predicts the next token"):
+        validate_layout(bert, 400)
 
 
 def test_duration_is_exactly_one_of_steps_and_tokens() -> None:

@@ -34,8 +34,8 @@ def rows_of(store: Store, run: RunRecord) -> list[dict[str, float]]:
     return read_metrics(store.local_path(run.folder))
 
 
-def continue_from_step_4(store, dataset, name, whole, parallel) -> list[dict[str, float]]:
-    run = prepare_run(store, dataset, name, small_training(parallel=parallel, checkpoint=CHECKPOINTS))
+def continue_from_step_4(store, dataset, name, whole, parallel, **changes) -> list[dict[str, float]]:
+    run = prepare_run(store, dataset, name, small_training(parallel=parallel, checkpoint=CHECKPOINTS, **changes))
     assert run.fingerprint == whole.fingerprint
     source, target = store.local_path(whole.folder), store.local_path(run.folder)
     shutil.copytree(source / "checkpoints/step-00000004", target / "checkpoints/step-00000004")
@@ -46,12 +46,15 @@ def continue_from_step_4(store, dataset, name, whole, parallel) -> list[dict[str
     return rows_of(store, run)
 
 
-def test_resume_is_bitwise_on_the_same_layout(store, dataset, uninterrupted) -> None:
+def test_resume_is_bitwise_on_the_same_layout_even_if_evaluated_on_the_way(store, dataset, uninterrupted) -> None:
     whole = rows_of(store, uninterrupted)
-    rows = continue_from_step_4(store, dataset, "same-layout", uninterrupted, OVERLAPPED)
+    evaluated = {"every_steps": 2, "of": {"prompts": ["def "], "temperature": 0}}
+    rows = continue_from_step_4(store, dataset, "same-layout", uninterrupted, OVERLAPPED, evaluation=evaluated)
     assert [row["step"] for row in rows] == list(range(1, 9))
     for key in ("loss", "gradient_norm", "learning_rate", "tokens"):
         assert [row[key] for row in rows] == [row[key] for row in whole]
+    folder = store.local_path("runs/same-layout") / uninterrupted.folder.rpartition("/")[2] / "evaluations"
+    assert sorted(each.name for each in folder.glob("*.json")) == [f"step-0000000{step}.json" for step in (4, 6, 8)]
 
 
 def test_finished_run_returns_at_once(store, uninterrupted) -> None:
