@@ -5,13 +5,11 @@ Nothing here imports Prefect.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
 
-from flows.config import PipelineSettings
-from infra.configuration import explain, load_settings, merged
+from infra.configuration import explain, merged
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.settings import Environment, Settings, operational
@@ -52,16 +50,6 @@ class AblationSettings(Settings):
     judges: tuple[str, ...] = ()
     """Measures that decide: heldout/VARIANT, a task, or benchmarks for the mean over tasks. Unset: all benchmarks, or
     without any all held-out text."""
-
-
-def load_ablation(
-    preset: PipelineSettings, file: Path | None, assignments: Sequence[tuple[str, Any]]
-) -> AblationSettings:
-    """Settings from a preset's corpus, training and evaluation, a file over them, and assignments over both."""
-    start = AblationSettings(
-        environment=preset.environment, base=preset.corpus, training=preset.training, evaluation=preset.evaluation
-    )
-    return load_settings(AblationSettings, start, file, assignments)
 
 
 def variant_corpora(settings: AblationSettings) -> dict[str, CorpusSettings]:

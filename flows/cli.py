@@ -142,10 +142,10 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     if as_json:
         return print_json(result)
     click.echo(evaluation_text(result.record))
-    click.echo(f"step {result.record.step:,}: loss {result.record.loss:.4f}, perplexity {result.record.perplexity:.2f}")
-    if (bits := result.record.bits_per_byte) is not None:
+    if (bits := result.record.bits_per_byte) is not None and bits.untrained is not None:
         numbers = f"trained {bits.trained:.3f}, untrained {bits.untrained:.3f}, unigram {bits.unigram:.3f}"
-        click.echo(f"bits per byte: {numbers}")
+        click.echo(f"\nbits per byte: {numbers}")
+    click.echo(f"Report   {result.page}")
     return None
 
 

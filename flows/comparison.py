@@ -98,6 +98,18 @@ def compare_runs(store: Store, runs: Sequence[str], settings: ComparisonSettings
     return Compared(comparison=made, page=page)
 
 
+def alone(store: Store, run: RunRecord, step: int) -> Comparison:
+    """One evaluation in the form of a comparison, for its figures."""
+    found, settings = Evaluated(store, evaluated(store, run, step)), ComparisonSettings()
+    return Comparison(
+        name=run.name,
+        settings=settings,
+        runs=(_shown(found, run.name),),
+        tables=compared_tables([found.contender], settings),
+        curves=grown(_curves(found, run.name)),
+    )
+
+
 def _find(store: Store, run: str) -> Evaluated:
     """RUN or RUN@STEP; BadInput where there is no such run or evaluation."""
     name, separator, step = run.rpartition("@")

@@ -44,7 +44,7 @@ def markdown(comparison: Comparison) -> str:
 
 def publish(store: Store, comparison: Comparison, environment: Environment) -> Comparison:
     """Write the files, and show them in MLflow; returns the record with its MLflow run."""
-    figures = _figures(comparison)
+    figures = draw(comparison)
     vector = [image for name, image in figures.items() if name.endswith(".svg")]
     page = as_html(title(comparison), _notes(comparison), _tables(comparison), vector)
     for name, image in figures.items():
@@ -174,7 +174,8 @@ def _metrics(comparison: Comparison) -> dict[str, float]:
 # Figures
 
 
-def _figures(comparison: Comparison) -> dict[str, bytes]:
+def draw(comparison: Comparison) -> dict[str, bytes]:
+    """Figures by the names of their files."""
     labels = [run.label for run in comparison.runs]
     panels = list(_dot_panels(comparison))
     found = {f"scores.{kind}": image for kind, image in draw_dots(panels, labels).items()} if panels else {}

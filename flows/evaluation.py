@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from flows import progress
 from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
+from flows.evaluation_report import evaluation_tables, publish_evaluation
 from flows.pretraining import launch
-from flows.task_table import heldout_table, task_table
 from infra.cluster import open_cluster
 from infra.errors import BadInput
 from infra.manifest import load_dataset
@@ -39,6 +39,8 @@ class Evaluation(Settings):
 
     run: RunRecord
     record: EvaluationRecord
+    page: str
+    """The HTML page."""
 
 
 @flow(name="evaluate", persist_result=False)
@@ -69,8 +71,9 @@ def evaluate(
         found = EvaluationRecord.load(store, evaluation_path(record, step))
     if contamination is not None and found.tasks:
         found = contaminated(store, record, found, contamination, environment)
+    page = publish_evaluation(store, record, found, trained_tokens(store, record, step))
     _show(found)
-    return Evaluation(run=record, record=found)
+    return Evaluation(run=record, record=found, page=store.full_path(page))
 
 
 def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:
@@ -124,6 +127,5 @@ def trained_tokens(store: Store, run: RunRecord, step: int) -> int:
 
 
 def _show(record: EvaluationRecord) -> None:
-    tables = [task_table(record)] if record.tasks else []
-    page = as_markdown([*tables, heldout_table(record)])
+    page = as_markdown(evaluation_tables(record))
     create_markdown_artifact(page, key="evaluation", description=f"Evaluation of step {record.step:,}")

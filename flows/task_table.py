@@ -17,8 +17,12 @@ def task_table(record: EvaluationRecord, *, members: bool = False) -> PageTable:
     return PageTable(
         title=f"Benchmarks at step {record.step:,}",
         caption=f"With intervals of {confidence}. Chance: the score of guessing. Cost: bits that the right answer "
-        "costs for each of its bytes, lower is better. Contaminated: items that occur in the training text.",
-        head=("task", "items", "examples", "metric", "score", "chance", "cost of the answer", "contaminated", "clean"),
+        "costs for each of its bytes, lower is better. Cut: items whose prompt lost its beginning for want of room. "
+        "Contaminated: items that occur in the training text.",
+        head=(
+            *("task", "items", "examples", "metric", "score", "chance", "cost of the answer", "cut", "contaminated"),
+            "clean",
+        ),
         rows=tuple(_row(task, task.task in inner) for task in shown),
     )
 
@@ -76,6 +80,7 @@ def _row(task: TaskResult, is_member: bool) -> Sequence[str]:
         figure_text(task.metrics[task.main_metric]),
         "" if task.chance is None else f"{task.chance:.3f}",
         figure_text(task.metrics.get(_ANSWER)),
+        f"{task.truncated:,}" if task.truncated else "",
         share,
         figure_text((task.clean_metrics or {}).get(task.main_metric)) if task.contaminated else "",
     )

@@ -1,8 +1,14 @@
 """Delivers an evaluation to MLflow: curves over steps, tables of benchmarks and groups, samples that grow."""
 
 from infra.store import Store
-from infra.tracking import log_file, log_metrics, log_table
-from model.evaluation.tracked import benchmark_rows, evaluation_metrics, heldout_rows, sample_rows
+from infra.tracking import describe_run, log_file, log_metrics, log_table
+from model.evaluation.tracked import (
+    benchmark_rows,
+    evaluation_metrics,
+    evaluation_page,
+    heldout_rows,
+    sample_rows,
+)
 from model.run import EvaluationRecord, RunRecord, evaluation_path, load_launch
 
 
@@ -20,4 +26,5 @@ def track_evaluation(store: Store, run: RunRecord, record: EvaluationRecord, tok
     for path, rows in tables.items():
         if rows:
             log_table(tracked, rows, path, record.step)
+    describe_run(tracked, evaluation_page(record, tokens))
     log_file(tracked, store.local_path(evaluation_path(run, record.step)), "evaluations")
