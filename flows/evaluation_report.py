@@ -53,7 +53,7 @@ def _lines(run: RunRecord, record: EvaluationRecord, tokens: int) -> Sequence[st
     layout = record.layout
     found = [
         f"Run {run.folder}, trained on {short(tokens)} tokens of {run.dataset}/{run.dataset_version}.",
-        f"Measured in {record.seconds:,.0f} s as tensor {layout.tensor}, pipeline {layout.pipeline}, data {layout.data}.",
+        f"Measured in {record.seconds:,.0f} s, {layout.tensor} x {layout.pipeline} x {layout.data} processes.",
     ]
     if (bits := record.bits_per_byte) is not None and bits.untrained is not None:
         found.append(
