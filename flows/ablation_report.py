@@ -8,6 +8,7 @@ ablations/NAME/FINGERPRINT/ablation.json    AblationRecord
 
 import io
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from model.evaluation.seeds import Interval
 from model.run import LaunchRecord
 
 logger = logging.getLogger(__name__)
+_REFUSED = re.compile(r"[^\w.\- /]")
+"""What MLflow takes in no name of a metric."""
 
 
 class VariantRecord(Settings):
@@ -162,7 +165,7 @@ def _track(
     )
     LaunchRecord(tracked=tracked).save(store, path)
     metrics = {
-        f"{measure.task}/{measure.metric}/{each.variant}": each.mean.value
+        _REFUSED.sub("_", f"{measure.task}/{measure.metric}/{each.variant}"): each.mean.value
         for measure in record.measures
         for each in measure.figures
     }

@@ -1,6 +1,12 @@
 """Data ablations: what is refused, what is found in scores, and that shuffled words are told from real text."""
 
+import gzip
+import json
 import random
+import re
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +23,20 @@ from flows.ablation_settings import (
     AblationSettings,
     check_datasets,
     check_training,
-    load_ablation,
     tokens,
     variant_corpora,
 )
-from flows.config import PipelineSettings
-from infra.configuration import read_file
+from infra.configuration import load_settings
 from infra.errors import BadInput, RunFailed
-from infra.manifest import DatasetManifest, TokenizerRecord, TokenShard
+from infra.manifest import DatasetManifest, TokenizerRecord, TokenShard, load_dataset
 from infra.schema import tokens_schema
 from infra.store import Store
 from model.config import Duration, EvaluationSettings, TrainingSettings
 from model.data.settings import DataSettings, Source
 from model.evaluation.records import SCORES, TaskResult
 from model.run import EvaluationRecord, Layout, RunRecord
+from tests.flows.conftest import REPOSITORY
+from tests.tasks.chains import only_long_documents
 
 CONFIGURATION = """
 name: quality
@@ -57,14 +63,13 @@ def ablation(**changes: Any) -> AblationSettings:
 def test_a_file_names_base_and_variants(tmp_path: Path) -> None:
     file = tmp_path / "ablation.yaml"
     file.write_text(CONFIGURATION)
-    settings = load_ablation(PipelineSettings(), file, [("seeds", [3, 4, 5])])
+    settings = load_settings(AblationSettings, AblationSettings(), file, [("seeds", [3, 4, 5])])
     corpora = variant_corpora(settings)
     assert list(corpora) == ["all", "clean"]
     assert [each.source.shards for each in corpora.values()] == [2, 2]
     assert [each.filter.quality.gopher_quality.min_words for each in corpora.values()] == [50, 80]
     assert settings.seeds == (3, 4, 5)
     check_training(settings)
-    assert list(read_file(file)["variants"]) == ["all", "clean"]
 
 
 @pytest.mark.parametrize(
@@ -303,3 +308,118 @@ def test_the_report_says_what_it_found(tmp_path: Path) -> None:
     assert draw(record) == draw(record)
     alone = record.model_copy(update={"seeds": (1,)})
     assert "give two seeds or more" in alone.text()
+
+
+COMMAND = """
+import sys
+from flows.cli import main
+
+for judge in ("heldout/real", "heldout/shuffled"):
+    main(["ablate", "--config", sys.argv[1], "--set", f"judges=[{judge}]", "--json"], standalone_mode=False)
+    print(end="\\0")
+"""
+"""An ablation, and the same one again with another judge."""
+
+
+def shuffled(text: str, numbers: random.Random) -> str:
+    """The same words between the same white space, in another order."""
+    parts = re.split(r"(\s+)", text)
+    words = parts[::2]
+    numbers.shuffle(words)
+    parts[::2] = words
+    return "".join(parts)
+
+
+def write_words(source: Path, root: Path, documents: int = 120) -> dict[str, Any]:
+    """The beginnings of real documents as a collection, and the same with words shuffled; settings that read both."""
+    with gzip.open(source, "rt") as lines:
+        rows = [json.loads(line) for line, _ in zip(lines, range(documents), strict=False)]
+    texts = {row["path"]: row["text"][:4000] for row in rows}
+    variants = {}
+    for name in ("real", "shuffled"):
+        lines = [
+            {"path": path, "text": text if name == "real" else shuffled(text, random.Random(path))}
+            for path, text in texts.items()
+        ]
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        collection = {"name": "peps", "paths": [str(root / f"{name}.jsonl")], "columns": {"id": "path"}}
+        variants[name] = {"collections": [collection]}
+    return variants
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_environment: dict[str, str]) -> Any:
+    """Both ablations of one root, and what was said while they were made."""
+    root = tmp_path_factory.mktemp("words")
+    base = {
+        "source": {"crawl": None},
+        "signals": {"quality": {"languages_with_rules": ["en"], "c4": {"edit": False}}},
+        "filter": only_long_documents().model_dump(mode="json"),
+        "heldout": {"fraction": 0.3},
+        "tokenizer": {"vocabulary_size": 800},
+    }
+    shape = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_query_groups": 2}
+    training = {
+        "model": {**shape, "ffn_hidden_size": 128, "sequence_length": 64},
+        # Muon's updates bring so small a model far in few steps, whatever the seed.
+        "optimizer": {"kind": "muon", "learning_rate": 4e-3, "min_learning_rate": 4e-4, "warmup_steps": 10},
+        "duration": {"steps": 100},
+        "global_batch_size": 8,
+        "micro_batch_size": 8,
+        "dtype": "float32",
+        "log_every": 100,
+    }
+    settings = {
+        "name": "words",
+        "environment": {"root": str(root / "data"), "workers": 1},
+        "base": base,
+        "variants": write_words(shared_data / "text" / "peps.jsonl.gz", root),
+        "training": training,
+        "seeds": [1, 2],
+        "evaluation": {"groups": [], "micro_batch_size": 64, "benchmarks": {"bootstrap_draws": 100}},
+    }
+    (root / "ablation.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-c", COMMAND, str(root / "ablation.json")]
+    done = subprocess.run(
+        command, env=clean_environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    records = [AblationRecord.model_validate_json(line) for line in done.stdout.split("\0")[:-1]]
+    return root / "data", records, done.stderr
+
+
+def test_shuffled_words_are_told_from_real_text(words: Any) -> None:
+    root, (by_real, by_shuffled), _ = words
+    measures = {each.task: each for each in by_real.measures}
+    real = measures["heldout/real"]
+    (found,) = real.differences
+    assert found.above.low > 0.02
+    assert found.verdict == "worse"
+    assert 5 <= real.items < 45, "those are left out that are trained on with their words shuffled"
+    assert measures["heldout/shuffled"].differences[0].verdict == "better", "each does best on text like its own"
+    assert [each.verdict for each in by_real.conclusions] == ["worse"]
+    assert [each.verdict for each in by_shuffled.conclusions] == ["better"]
+    store = Store(str(root))
+    one, other = (load_dataset(store, *each.dataset.split("/")) for each in by_real.variants)
+    assert one.tokenizer.sha256 == other.tokenizer.sha256
+    assert len({run for each in by_real.variants for run in each.runs}) == 4
+    for name in ("ablation.json", "ablation.md", "ablation.svg"):
+        assert (root / by_real.folder / name).is_file()
+
+
+def test_finished_runs_are_found_again(words: Any) -> None:
+    _, (by_real, by_shuffled), said = words
+    assert said.count("training is complete") == 4
+    assert len({line for line in said.splitlines() if "pretrain: already done" in line}) == 4
+    assert [each.runs for each in by_real.variants] == [each.runs for each in by_shuffled.variants]
+
+
+def test_mlflow_has_every_run_and_the_ablation(words: Any) -> None:
+    root, (by_real, _), _ = words
+    with sqlite3.connect(root / "mlflow.db") as tracked:
+        tags = tracked.execute("select run_uuid, key, value from tags where key like 'ablation%'").fetchall()
+        metrics = dict(tracked.execute("select key, value from latest_metrics where key like 'heldout/%/shuffled'"))
+    assert sorted(value for _, key, value in tags if key == "ablation.variant") == ["real"] * 2 + ["shuffled"] * 2
+    assert {value for _, key, value in tags if key == "ablation"} == {"words"}
+    figure = next(each for each in by_real.measures[0].figures if each.variant == "shuffled")
+    assert metrics["heldout/real/bits_per_byte/shuffled"] == pytest.approx(figure.mean.value)
