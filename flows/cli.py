@@ -142,7 +142,7 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     if as_json:
         return print_json(result)
     click.echo(evaluation_text(result.record))
-    if (bits := result.record.bits_per_byte) is not None and bits.untrained is not None:
+    if (bits := result.record.bits_per_byte) is not None:
         numbers = f"trained {bits.trained:.3f}, untrained {bits.untrained:.3f}, unigram {bits.unigram:.3f}"
         click.echo(f"\nbits per byte: {numbers}")
     click.echo(f"Report   {result.page}")

@@ -1,7 +1,7 @@
 """How much of an evaluation's items stands in what the model was trained on, beside the evaluation's own files.
 
-evaluations/step-00000100/contamination.parquet   CONTAMINATED: what was found of each item, with its passage
-evaluations/step-00000100/contamination.json      ContaminationRecord, written last
+evaluations/step-00000100/contamination/items.parquet   CONTAMINATED: what was found of each item, with its passage
+evaluations/step-00000100/contamination.json            ContaminationRecord, written last
 """
 
 import logging

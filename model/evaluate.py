@@ -115,7 +115,7 @@ def _measure(
     # Texts of many lengths are many shapes, for which compiling would take longer than it saves.
     training = run.training.model_copy(update={"compiled": False})
     chunks = build_model(training, settings.parallel, place, run.vocabulary_size)
-    measuring.measure_untrained(chunks)
+    measuring.measure_baselines(chunks)
     checkpoints.load(checkpoint, chunks)
     return measuring.measure(chunks, checkpoint.step)
 
@@ -126,7 +126,7 @@ def _announce(record: EvaluationRecord) -> None:
         "step %d on %s held-out tokens: loss %.4f, perplexity %.2f", record.step, tokens, record.loss, record.perplexity
     )
     if (bits := record.bits_per_byte) is not None:
-        logger.info("bits per byte %.3f (unigram %.3f)", bits.trained, bits.unigram)
+        logger.info("bits per byte %.3f", bits.trained)
     if record.tasks:
         logger.info("%d benchmarks in %.0f s", len(record.tasks), record.seconds)
 

@@ -124,8 +124,8 @@ class BitsPerByte(Settings):
     trained: float
     untrained: float | None = None
     """The model as initialised; none where a run was measured while it trained."""
-    unigram: float
-    """Token frequencies of the training split, with one added to each count."""
+    unigram: float | None = None
+    """Token frequencies of the training split, with one added to each count; none likewise."""
 
 
 class EvaluationRecord(Manifest):

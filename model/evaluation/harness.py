@@ -28,6 +28,7 @@ from model.evaluation.encoding import PromptEncoder, Tokens
 from model.evaluation.generation import GenerationRequest
 from model.evaluation.scoring import Request, Score, groups
 from model.evaluation.task_checks import DEFAULT_NEW_TOKENS, new_tokens
+from model.evaluation.tasks import templates_compiled_once
 from model.settings.benchmarks import BenchmarkSettings
 
 logger = logging.getLogger(__name__)
@@ -205,9 +206,7 @@ def run_tasks(lm: TemplateLM, tasks: dict[str, Any], settings: BenchmarkSettings
 
     Keys are those of `lm_eval.evaluate`: results, samples, versions, n-shot, higher_is_better, groups, ...
     """
-    for task in tasks["tasks"].values():
-        task.set_fewshot_seed(seed=settings.seed)  # prompts may have been built before, which drew examples
-    with _seeded(settings.seed):
+    with templates_compiled_once(), _seeded(settings.seed):
         found = evaluator.evaluate(
             lm=lm,
             task_dict=tasks,

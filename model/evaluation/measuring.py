@@ -30,7 +30,7 @@ from model.evaluation.encoding import PromptEncoder
 from model.evaluation.further import further_datasets, further_likelihoods
 from model.evaluation.generation import Generator, continue_prompts
 from model.evaluation.heldout import DocumentNats, HeldOut, choose, document_nats, unigram_nats
-from model.evaluation.perplexity import HeldOutLikelihood, held_out_likelihood
+from model.evaluation.perplexity import HeldOutLikelihood, held_out_text
 from model.evaluation.records import SCORES, TaskResult
 from model.evaluation.scoring import Scorer
 from model.parallel import Place
@@ -57,7 +57,8 @@ class Measuring:
         """What benchmarks ask; none if there are none."""
         self._further = further_datasets(store, dataset, settings.held_out)
         self._held_out = _open_held_out(store, dataset, settings, place)
-        self._unigram = _unigram(store, dataset, self._held_out, place)
+        self._text = held_out_text(store, dataset, self._held_out, settings.groups, place)
+        self._unigram: float | None = None
         self._untrained: DocumentNats | None = None
 
     def _load_tasks(self) -> "tuple[LoadedTasks | None, dict[str, int]]":
@@ -85,9 +86,14 @@ class Measuring:
                 "Set parallel.context to 1 for this evaluation, or leave these tasks out",
             )
 
-    def measure_untrained(self, chunks: Sequence[Any]) -> None:
-        """Measure the model as initialised on the run's own held-out text, to be reported beside the trained one."""
+    def measure_baselines(self, chunks: Sequence[Any]) -> None:
+        """Measure the model as initialised, and token frequencies, to be reported beside what is trained."""
         self._untrained = self._nats(chunks, self._held_out)
+        own = self._dataset.split("train")[self._place.rank :: self._place.processes]
+        verify_shards(self._store, self._dataset, own, content=self._settings.verify_shards)
+        counts = Documents(self._store, own).frequencies(self._dataset.tokenizer.vocabulary_size)
+        total = self._place.sum_counts(torch.from_numpy(counts))
+        self._unigram = unigram_nats(total.numpy(), self._held_out)
 
     def measure(self, chunks: Sequence[Any], step: int) -> EvaluationRecord:
         """Measure the model of a step, and write the files beside the record, which the caller saves on rank 0."""
@@ -135,9 +141,7 @@ class Measuring:
     def _likelihoods(self, chunks: Sequence[Any], trained: DocumentNats) -> list[HeldOutLikelihood]:
         """Of the run's own held-out text by groups, and of that of further datasets."""
         every, place = self._run.training.model.predicts_next_token, self._place
-        own = held_out_likelihood(
-            self._store, self._dataset, self._held_out, trained, self._settings.groups, place, every_token=every
-        )
+        own = self._text.likelihood(trained, every_token=every)
         further = further_likelihoods(
             self._store, self._further, partial(self._nats, chunks), self._settings, place, every_token=every
         )
@@ -150,7 +154,7 @@ class Measuring:
         return BitsPerByte(
             trained=float(trained.nats.sum()) / bits,
             untrained=None if untrained is None else float(untrained.nats.sum()) / bits,
-            unigram=self._unigram / bits,
+            unigram=None if self._unigram is None else self._unigram / bits,
         )
 
     def _generator(self, chunks: Sequence[Any]) -> Generator | None:
@@ -216,18 +220,11 @@ def _open_held_out(store: Store, dataset: DatasetManifest, settings: EvaluationS
             "an evaluation measures on text that was not trained on",
             "Build the dataset with a held-out split",
         )
-    own = dataset.shards[place.rank :: place.processes]
+    own = dataset.split("heldout")[place.rank :: place.processes]
     verify_shards(store, dataset, own, content=settings.verify_shards)
     place.wait_for_all()
     documents = Documents(store, dataset.split("heldout"))
     return choose(documents, settings.max_tokens, dataset.tokenizer.end_of_document)
-
-
-def _unigram(store: Store, dataset: DatasetManifest, held_out: HeldOut, place: Place) -> float:
-    """Nats of the held-out text by token frequencies, for which the ranks share the counting."""
-    own = dataset.split("train")[place.rank :: place.processes]
-    counts = Documents(store, own).frequencies(dataset.tokenizer.vocabulary_size)
-    return unigram_nats(place.sum_counts(torch.from_numpy(counts)).numpy(), held_out)
 
 
 def _write_parquet(store: Store, path: str, table: pa.Table) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInput
+from infra.sandbox import check_sandbox
 from model.evaluation import code_execution
 from model.evaluation.task_checks import build_requests, config_error
 from model.evaluation.task_data import TaskData
@@ -175,6 +176,7 @@ def _check_may_run(name: str, settings: BenchmarkSettings) -> None:
             "it runs the programs that the model writes",
             "Set benchmarks.run_generated_code to true, which runs each in a sandbox, or leave the task out",
         )
+    check_sandbox()
 
 
 def _sandboxed(name: str, value: Any) -> Any:

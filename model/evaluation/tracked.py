@@ -40,7 +40,8 @@ def _heldout_metrics(record: EvaluationRecord) -> dict[str, float]:
         metrics["heldout/bits_per_byte"] = bits.trained
         if bits.untrained is not None:
             metrics["heldout/baseline/untrained bits_per_byte"] = bits.untrained
-        metrics["heldout/baseline/unigram bits_per_byte"] = bits.unigram
+        if bits.unigram is not None:
+            metrics["heldout/baseline/unigram bits_per_byte"] = bits.unigram
     for group in record.groups:
         if group.group == "all":
             metrics |= {f"heldout/{name}": group.metrics[name].value for name in _MEASURES if name in group.metrics}

@@ -6,7 +6,8 @@ import shlex
 import pytest
 from click.testing import CliRunner, Result
 
-from flows.cli import SettingsCommand, gather, main
+from flows.cli import main
+from flows.command_line import SettingsCommand, gather
 from flows.previewing import stored_values, values_of
 from infra.cluster import Cluster
 from infra.manifest import DatasetManifest

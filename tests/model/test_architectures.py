@@ -64,6 +64,7 @@ def test_trains_and_is_measured(model, store, dataset, alone, request) -> None:
     measured = EvaluationSettings(max_tokens=4000, prompts=prompts, sample_tokens=4, temperature=0)
     validate_evaluation(measured, settings.model, run.vocabulary_size)
     record = evaluate(store, run, dataset, measured)
+    assert record.untrained_loss is not None
     assert record.loss < record.untrained_loss - 0.2
     assert (record.bits_per_byte is not None) == settings.model.predicts_next_token
     assert len(record.samples) == len(prompts)

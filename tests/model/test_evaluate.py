@@ -99,8 +99,10 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, benchmarks, tmp
     heldout = dataset.split("heldout")
     assert (one.step, one.tokens, one.text_bytes) == (30, heldout[0].tokens, heldout[0].text_bytes)
     assert one.perplexity == pytest.approx(math.exp(one.loss))
+    assert one.untrained_loss is not None
     assert one.untrained_loss > one.loss
     assert one.bits_per_byte
+    assert one.bits_per_byte.untrained is not None
     assert one.bits_per_byte.trained == pytest.approx(one.loss * one.tokens / math.log(2) / one.text_bytes)
     # As initialised, the model says nothing: one of 512 padded tokens.
     assert one.bits_per_byte.untrained == pytest.approx(math.log2(512) * one.tokens / one.text_bytes, rel=0.01)
