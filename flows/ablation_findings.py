@@ -8,9 +8,9 @@ from typing import Literal, cast
 from flows.ablation_scores import HELDOUT, Key, MeasuredRun, Scores, outermost, over_seeds
 from infra.errors import BadInput
 from infra.settings import Settings
-from model.evaluation.intervals import holm
-from model.evaluation.records import EXPONENTIAL, LOWER_IS_BETTER
-from model.evaluation.seeds import Interval, Replicates, difference, figure, mean_of, seed_noise
+from model.findings.intervals import holm
+from model.findings.records import EXPONENTIAL, LOWER_IS_BETTER
+from model.findings.seeds import Interval, Replicates, difference, figure, mean_of, seed_noise
 
 logger = logging.getLogger(__name__)
 Verdict = Literal["better", "worse", "mixed", "no difference shown"]

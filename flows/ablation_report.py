@@ -19,7 +19,7 @@ from infra.manifest import Manifest
 from infra.settings import Environment, Settings
 from infra.store import Store
 from infra.tracking import finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
-from model.evaluation.seeds import Interval
+from model.findings.seeds import Interval
 from model.run import LaunchRecord
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,8 @@ class AblationRecord(Manifest):
     def table(self) -> Iterator[tuple[str, ...]]:
         """A row for each measure and variant, after a row of headings."""
         percent = f"{100 * self.confidence:g}%"
-        yield ("measure", "items", "variant", "mean", "by seed", "above first", f"{percent} interval", "p", "verdict")
+        above = f"above {self.variants[0].name}"
+        yield ("measure", "items", "variant", "mean", "by seed", above, f"{percent} interval", "p", "verdict")
         for measure in self.measures:
             differences = {each.variant: each for each in measure.differences}
             for number, each in enumerate(measure.figures):

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.evaluation.records import TaskResult
-from model.evaluation.seeds import Floats, Replicates, replicates
+from model.findings.records import TaskResult
+from model.findings.seeds import Floats, Replicates, replicates
 from model.run import EvaluationRecord, RunRecord, evaluation_folder
 from tasks.tokens.mix import COPY_MARK
 

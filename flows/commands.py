@@ -10,8 +10,8 @@ from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home,
 from flows.server import ensure_prefect_server
 from infra.settings import Environment, Settings, operational
 from infra.store import Store
-from model.evaluation.comparing import ComparisonSettings
-from model.evaluation.verdict import PromotionSettings
+from model.findings.comparing import ComparisonSettings
+from model.findings.verdict import PromotionSettings
 
 
 @click.command("index")

@@ -13,7 +13,7 @@ from flows.runs import find_run
 from infra.errors import BadInput
 from infra.settings import Environment, Settings
 from infra.store import Store
-from model.evaluation.comparing import (
+from model.findings.comparing import (
     ComparedRun,
     Comparison,
     ComparisonSettings,
@@ -22,7 +22,7 @@ from model.evaluation.comparing import (
     curves,
     grown,
 )
-from model.evaluation.contender import Contender
+from model.findings.contender import Contender
 from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder, read_metrics
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from infra.settings import Environment
 from infra.store import Store
 from infra.tables_page import PageTable, as_html, as_markdown, as_text
 from infra.tracking import TrackedRun, finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
-from model.evaluation.comparing import (
+from model.findings.comparing import (
     HELD_OUT,
     MARGINS,
     MEMBERS,
@@ -24,8 +24,8 @@ from model.evaluation.comparing import (
     ComparedTable,
     Comparison,
 )
-from model.evaluation.contender import lower_is_better
-from model.evaluation.records import Estimate
+from model.findings.contender import lower_is_better
+from model.findings.records import Estimate
 
 _MOST_PANELS = 12
 """Curves that are drawn: the first tasks."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.store import Store
-from model.evaluation.clean_scores import with_contamination
-from model.evaluation.records import TaskResult
+from model.findings.clean_scores import with_contamination
+from model.findings.records import TaskResult
 from model.run import RunRecord, training_datasets
 from model.settings.benchmarks import BenchmarkSettings
 from tasks.phrases.contamination import Contamination, ContaminationSettings, contamination

@@ -18,7 +18,7 @@ from infra.settings import Environment, Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
 from model.config import EvaluationSettings, TrainingSettings, validate_evaluation
-from model.evaluation.tracking import track_evaluation
+from model.findings.tracking import track_evaluation
 from model.run import (
     EvaluationRecord,
     RunRecord,

@@ -26,11 +26,11 @@ from infra.registry import Alias, Checkpoint, ModelVersion, Registry
 from infra.settings import Environment, Settings, flatten
 from infra.store import Store
 from infra.tracking import TrackedRun, default_tracking_uri, finish_run, has_run, log_text, open_run, run_url
-from model.evaluation.contender import Contender
-from model.evaluation.judgement import judge
-from model.evaluation.records import ITEMS, SCORES
-from model.evaluation.tracked import evaluation_metrics
-from model.evaluation.verdict import PromotionSettings, Verdict
+from model.findings.contender import Contender
+from model.findings.judgement import judge
+from model.findings.records import ITEMS, SCORES
+from model.findings.tracked import evaluation_metrics
+from model.findings.verdict import PromotionSettings, Verdict
 from model.run import (
     EvaluationRecord,
     LaunchRecord,

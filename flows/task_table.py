@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from infra.tables_page import PageTable, as_text
-from model.evaluation.records import Estimate, TaskResult
+from model.findings.records import Estimate, TaskResult
 from model.run import EvaluationRecord
 
 _ANSWER = "answer_bits_per_byte"

@@ -16,7 +16,7 @@ from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.config import EvaluationSettings, validate_evaluation
-from model.evaluation.tracking import track_evaluation
+from model.findings.tracking import track_evaluation
 from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder
 
 if TYPE_CHECKING:

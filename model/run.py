@@ -27,7 +27,7 @@ from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import BlendedDataset, blend_tokens, blended
 from model.estimates.fitting import require_fitting
 from model.estimates.speed import SpeedSummary
-from model.evaluation.records import GroupLikelihood, TaskResult
+from model.findings.records import GroupLikelihood, TaskResult
 from model.interchange.imported import check_start, load_imported
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from typing import Any
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
-from model.evaluation.contender import top_tasks
 from model.evaluation.measuring import Measuring
-from model.evaluation.tracking import track_evaluation
+from model.findings.contender import top_tasks
+from model.findings.tracking import track_evaluation
 from model.parallel import Place
 from model.run import EvaluationRecord, RunRecord, evaluation_path, step_name
 

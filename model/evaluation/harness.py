@@ -22,13 +22,13 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from model.benchmarks.task_checks import DEFAULT_NEW_TOKENS, new_tokens
+from model.benchmarks.tasks import templates_compiled_once
 from model.evaluation.answers import Answers, request_digest
 from model.evaluation.crew import Crew
 from model.evaluation.encoding import PromptEncoder, Tokens
 from model.evaluation.generation import GenerationRequest
 from model.evaluation.scoring import Request, Score, groups
-from model.evaluation.task_checks import DEFAULT_NEW_TOKENS, new_tokens
-from model.evaluation.tasks import templates_compiled_once
 from model.settings.benchmarks import BenchmarkSettings
 
 logger = logging.getLogger(__name__)

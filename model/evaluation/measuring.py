@@ -2,7 +2,7 @@
 
 What can be known without weights is done when a `Measuring` is made: data is checked, tasks are loaded, their prompts
 built and found to fit. Then any number of models of the same run can be measured, such as that of a training run at
-several steps. Rank 0 alone runs the harness and writes files; see `model.evaluation.records` for these.
+several steps. Rank 0 alone runs the harness and writes files; see `model.findings.records` for these.
 """
 
 import logging
@@ -31,14 +31,14 @@ from model.evaluation.further import further_datasets, further_likelihoods
 from model.evaluation.generation import Generator, continue_prompts
 from model.evaluation.heldout import DocumentNats, HeldOut, choose, document_nats, unigram_nats
 from model.evaluation.perplexity import HeldOutLikelihood, held_out_text
-from model.evaluation.records import SCORES, TaskResult
 from model.evaluation.scoring import Scorer
+from model.findings.records import SCORES, TaskResult
 from model.parallel import Place
 from model.run import BitsPerByte, EvaluationRecord, RunRecord, evaluation_folder
 
 if TYPE_CHECKING:
-    from model.evaluation.items import Collected
-    from model.evaluation.tasks import LoadedTasks
+    from model.benchmarks.items import Collected
+    from model.benchmarks.tasks import LoadedTasks
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Measuring:
 
     def _load_tasks(self) -> "tuple[LoadedTasks | None, dict[str, int]]":
         """Tasks whose prompts fit, and how many of each were cut."""
-        from model.evaluation.task_checks import check_lengths
-        from model.evaluation.tasks import load_tasks
+        from model.benchmarks.task_checks import check_lengths
+        from model.benchmarks.tasks import load_tasks
 
         wanted = self._settings.benchmarks
         if not wanted.tasks:
@@ -182,8 +182,8 @@ class Measuring:
             return self._ask(crew, step)
 
     def _ask(self, crew: Crew, step: int) -> "Collected":
+        from model.benchmarks.items import collect
         from model.evaluation.harness import MegatronLM, run_tasks
-        from model.evaluation.items import collect
 
         tasks, wanted = self._tasks, self._settings.benchmarks
         assert tasks is not None, "rank 0 has loaded them"

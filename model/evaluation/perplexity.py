@@ -18,8 +18,8 @@ from infra.manifest import DatasetManifest
 from infra.store import Store
 from infra.vocabulary import Vocabulary, load_vocabulary
 from model.evaluation.groups import Group, members
-from model.evaluation.intervals import estimate
-from model.evaluation.records import EXPONENTIAL, SCORES, Estimate, GroupLikelihood
+from model.findings.intervals import estimate
+from model.findings.records import EXPONENTIAL, SCORES, Estimate, GroupLikelihood
 from model.settings.benchmarks import BenchmarkSettings
 
 if TYPE_CHECKING:

@@ -80,12 +80,12 @@ def both(options: argparse.Namespace, place: Any, folder: Path) -> tuple[Callabl
 def tasks(options: argparse.Namespace) -> Iterator[tuple[str, list[list[tuple[str, str]]]]]:
     """For each task its items, as the pairs of texts that are asked of the model."""
     if options.tasks_dir is None:
-        from tests.model.evaluation.benchmark_items import hellaswag, lambada
+        from tests.model.benchmarks.benchmark_items import hellaswag, lambada
 
         for name in options.tasks:
             yield name, list({"hellaswag": hellaswag, "lambada": lambada}[name]())[: options.limit]
         return
-    from model.evaluation.tasks import load_tasks
+    from model.benchmarks.tasks import load_tasks
 
     settings = BenchmarkSettings(tasks=tuple(options.tasks), tasks_dir=options.tasks_dir, limit=options.limit)
     for name, task in load_tasks(settings).tasks.items():

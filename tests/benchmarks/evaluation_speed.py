@@ -91,7 +91,7 @@ def measure(options: argparse.Namespace, place: Any) -> None:
 def read_pairs(items: Path | None) -> list[tuple[str, str]]:
     """Contexts and continuations, those of an item one after the other."""
     if items is None:
-        from tests.model.evaluation.benchmark_items import hellaswag
+        from tests.model.benchmarks.benchmark_items import hellaswag
 
         return [pair for item in hellaswag() for pair in item]
     found = [json.loads(line) for line in items.read_text(encoding="utf-8").splitlines()]

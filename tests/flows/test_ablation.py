@@ -33,7 +33,7 @@ from infra.schema import tokens_schema
 from infra.store import Store
 from model.config import Duration, EvaluationSettings, TrainingSettings
 from model.data.settings import DataSettings, Source
-from model.evaluation.records import SCORES, TaskResult
+from model.findings.records import SCORES, TaskResult
 from model.run import EvaluationRecord, Layout, RunRecord
 from tests.flows.conftest import REPOSITORY
 from tests.tasks.chains import only_long_documents

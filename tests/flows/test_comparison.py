@@ -13,9 +13,9 @@ from infra.errors import BadInput
 from infra.manifest import DatasetManifest, TokenizerRecord
 from infra.settings import Environment
 from infra.store import Store
-from model.evaluation.comparing import Comparison, ComparisonSettings
+from model.findings.comparing import Comparison, ComparisonSettings
 from model.run import evaluation_path, prepare_run
-from tests.model.evaluation.contenders import contender, rights
+from tests.model.findings.contenders import contender, rights
 from tests.model.small_runs import small_training
 
 DATASET = DatasetManifest(

@@ -14,7 +14,7 @@ from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.config import Duration, TrainingSettings
 from model.data.settings import DataSettings, Source
-from model.evaluation.records import ITEMS, SCORES, Estimate, TaskResult
+from model.findings.records import ITEMS, SCORES, Estimate, TaskResult
 from model.run import RunRecord, evaluation_path, prepare_run, training_datasets
 from model.settings.architecture import ModelSettings
 from model.settings.benchmarks import BenchmarkSettings

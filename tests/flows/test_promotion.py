@@ -15,10 +15,10 @@ from infra.settings import Environment
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
 from model.config import TrainingSettings
-from model.evaluation.contender import Contender
-from model.evaluation.verdict import PromotionSettings, Verdict
+from model.findings.contender import Contender
+from model.findings.verdict import PromotionSettings, Verdict
 from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch, prepare_run
-from tests.model.evaluation.contenders import ITEMS, contender, rights
+from tests.model.findings.contenders import ITEMS, contender, rights
 from tests.model.small_runs import small_training
 
 DATASET = DatasetManifest(

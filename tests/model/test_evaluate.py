@@ -22,7 +22,7 @@ from model.run import (
     read_metrics,
 )
 from model.settings.benchmarks import BenchmarkSettings
-from tests.model.evaluation.harness_tasks import write_tasks
+from tests.model.benchmarks.harness_tasks import write_tasks
 from tests.model.small_runs import launch, layout, small_training
 
 

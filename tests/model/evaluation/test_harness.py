@@ -29,7 +29,7 @@ from model.run import prepare_run
 from model.settings.benchmarks import BenchmarkSettings
 from model.updates.distribution import distribute
 from model.updates.optimizer import build_optimizer
-from tests.model.evaluation.benchmark_items import Pair, hellaswag, lambada
+from tests.model.benchmarks.benchmark_items import Pair, hellaswag, lambada
 from tests.model.evaluation.their_model import their_model
 from tests.model.small_runs import VOCABULARY, small_training
 
@@ -37,8 +37,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from lm_eval.api.instance import Instance
 
+    from model.benchmarks.tasks import load_tasks
     from model.evaluation.harness import MegatronLM, run_tasks
-    from model.evaluation.tasks import load_tasks
 
 LENGTH = 128
 SETTINGS = BenchmarkSettings(tokens_at_once=512)

@@ -18,7 +18,7 @@ from model.data.documents import Documents
 from model.evaluation.groups import MOST_HOSTS, host_of, members, rows_by_name, with_most_tokens
 from model.evaluation.heldout import DocumentNats, HeldOut, choose
 from model.evaluation.perplexity import HeldOutLikelihood, held_out_likelihood
-from model.evaluation.records import SCORES
+from model.findings.records import SCORES
 from model.settings.benchmarks import BenchmarkSettings
 from tests.model.small_runs import real_documents
 

@@ -92,7 +92,7 @@ def test_programs_run_in_our_sandbox(tmp_path: Path) -> None:
     (tmp_path / "HumanEval.jsonl").write_text(json.dumps(item))
     convert(str(tmp_path / "HumanEval.jsonl"), str(tmp_path / "tasks"))
     text = (tmp_path / "tasks" / "humaneval.yaml").read_text()
-    assert text.count("model.evaluation.code_execution.") == 2
+    assert text.count("model.benchmarks.code_execution.") == 2
     assert "lm_eval" not in text
 
 

@@ -8,7 +8,7 @@ MMLU, is judged as a whole and not by its members, because of dozens of small ta
 
 from collections.abc import Iterator
 
-from model.evaluation.contender import (
+from model.findings.contender import (
     BITS_PER_BYTE,
     Contender,
     Difference,
@@ -22,8 +22,8 @@ from model.evaluation.contender import (
     top_tasks,
     unpaired_figures,
 )
-from model.evaluation.records import Estimate, TaskResult
-from model.evaluation.verdict import Condition, PromotionSettings, Verdict
+from model.findings.records import Estimate, TaskResult
+from model.findings.verdict import Condition, PromotionSettings, Verdict
 from model.run import EvaluationRecord
 
 

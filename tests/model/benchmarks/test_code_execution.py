@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.evaluation.code_execution import (
+from model.benchmarks.code_execution import (
     build_predictions,
     build_predictions_instruct,
     estimate_pass_at_k,

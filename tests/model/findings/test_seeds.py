@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from model.evaluation.seeds import (
+from model.findings.seeds import (
     SeedNoise,
     difference,
     figure,

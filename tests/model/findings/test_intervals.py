@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from model.evaluation.intervals import estimate, holm, mcnemar, paired
-from model.evaluation.records import Estimate
+from model.findings.intervals import estimate, holm, mcnemar, paired
+from model.findings.records import Estimate
 
 
 def normal(count: int, mean: float = 0.0, seed: int = 7) -> np.ndarray:

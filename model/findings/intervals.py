@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.settings import Settings
-from model.evaluation.records import Estimate
+from model.findings.records import Estimate
 
 Floats = npt.NDArray[np.float64]
 

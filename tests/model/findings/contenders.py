@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from model.config import EvaluationSettings
-from model.evaluation.contender import Contender
-from model.evaluation.intervals import estimate
-from model.evaluation.records import SCORES, Estimate, GroupLikelihood, TaskResult
+from model.findings.contender import Contender
+from model.findings.intervals import estimate
+from model.findings.records import SCORES, Estimate, GroupLikelihood, TaskResult
 from model.run import BitsPerByte, EvaluationRecord, Layout, RunRecord
 from tests.model.small_runs import small_training
 

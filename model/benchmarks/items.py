@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from model.evaluation.intervals import estimate
-from model.evaluation.records import EXPONENTIAL, ITEMS, SCORES, Estimate, TaskResult
-from model.evaluation.task_samples import Score, Scores, TaskSamples, main_metric
+from model.benchmarks.task_samples import Score, Scores, TaskSamples, main_metric
+from model.findings.intervals import estimate
+from model.findings.records import EXPONENTIAL, ITEMS, SCORES, Estimate, TaskResult
 from model.settings.benchmarks import BenchmarkSettings
 
 

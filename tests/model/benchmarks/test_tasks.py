@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 
 from infra.errors import BadInput
-from model.evaluation.tasks import LoadedTasks
+from model.benchmarks.tasks import LoadedTasks
 from tasks.benchmarks.convert import convert
-from tests.model.evaluation.quiz import ITEMS, ROW, load, offline, write_task
+from tests.model.benchmarks.quiz import ITEMS, ROW, load, offline, write_task
 from tests.tasks.benchmarks.published import TASKS, write_published
 
 __all__ = ["offline"]

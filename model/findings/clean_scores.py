@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute
 
-from model.evaluation.items import estimates, is_exponential, pool, read_scores
-from model.evaluation.records import Estimate, TaskResult
-from model.evaluation.task_samples import Score, Scores
+from model.benchmarks.items import estimates, is_exponential, pool, read_scores
+from model.benchmarks.task_samples import Score, Scores
+from model.findings.records import Estimate, TaskResult
 from model.settings.benchmarks import BenchmarkSettings
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them

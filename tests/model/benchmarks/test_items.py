@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from infra.errors import RunFailed
-from model.evaluation.items import Collected, collect, estimates, pool, read_scores
-from model.evaluation.records import ITEMS, SCORES, TaskResult
-from model.evaluation.task_samples import Score, main_metric
+from model.benchmarks.items import Collected, collect, estimates, pool, read_scores
+from model.benchmarks.task_samples import Score, main_metric
+from model.findings.records import ITEMS, SCORES, TaskResult
 from model.settings.benchmarks import BenchmarkSettings
-from tests.model.evaluation.harness_tasks import MadeUpModel, ask, load, write_tasks
+from tests.model.benchmarks.harness_tasks import MadeUpModel, ask, load, write_tasks
 
 Asked = tuple[dict[str, Any], dict[str, Any], Collected]
 """What was asked, what the harness returned, and what is made of it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.evaluation.tasks import LoadedTasks, load_tasks
+from model.benchmarks.tasks import LoadedTasks, load_tasks
 from model.settings.benchmarks import BenchmarkSettings
 
 ITEMS = 20

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import BadInput
-from model.evaluation.task_data import TaskData
-from tests.model.evaluation.quiz import ROW, load, offline, write_task
+from model.benchmarks.task_data import TaskData
+from tests.model.benchmarks.quiz import ROW, load, offline, write_task
 
 __all__ = ["offline"]
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from model.evaluation.contender import Contender
-from model.evaluation.judgement import judge
-from model.evaluation.records import Estimate
-from model.evaluation.verdict import Condition, PromotionSettings, Verdict
-from tests.model.evaluation.contenders import ITEMS, contender, nats, rights, run_record
+from model.findings.contender import Contender
+from model.findings.judgement import judge
+from model.findings.records import Estimate
+from model.findings.verdict import Condition, PromotionSettings, Verdict
+from tests.model.findings.contenders import ITEMS, contender, nats, rights, run_record
 
 DEFAULT = PromotionSettings()
 

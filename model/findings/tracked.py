@@ -13,8 +13,8 @@ every metric with its standard error and interval.
 import re
 from typing import Any
 
-from model.evaluation.contender import top_tasks
-from model.evaluation.records import Estimate
+from model.findings.contender import top_tasks
+from model.findings.records import Estimate
 from model.run import EvaluationRecord
 
 _MEASURES = ("loss", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte")

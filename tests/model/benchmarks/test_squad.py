@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.evaluation.squad import SquadFiles, normalized
+from model.benchmarks.squad import SquadFiles, normalized
 
 
 def score(answer: str, *right: str) -> tuple[float, float]:

@@ -7,10 +7,10 @@ programs with the rights of the evaluation. A task's YAML names the functions:
     doc_to_text: "{{prompt}}"
     doc_to_target: "{{test}}\ncheck({{entry_point}})"
     metric_list:
-      - {metric: !function model.evaluation.code_execution.pass_at_k, aggregation: mean, higher_is_better: true, k: [1]}
+      - {metric: !function model.benchmarks.code_execution.pass_at_k, aggregation: mean, higher_is_better: true, k: [1]}
     filter_list:
       - name: create_test
-        filter: [{function: custom, filter_fn: !function model.evaluation.code_execution.build_predictions}]
+        filter: [{function: custom, filter_fn: !function model.benchmarks.code_execution.build_predictions}]
 
 and has everything else as in the harness's own `humaneval.yaml`. With `unsafe_code` the harness runs a task only if it
 is called with `confirm_run_unsafe_code`, which is our setting `run_generated_code`. The functions import neither torch

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from model.evaluation.clean_scores import with_contamination
-from model.evaluation.intervals import estimate
-from model.evaluation.items import scores_table
-from model.evaluation.records import Estimate, TaskResult
-from model.evaluation.task_samples import Score
+from model.benchmarks.items import scores_table
+from model.benchmarks.task_samples import Score
+from model.findings.clean_scores import with_contamination
+from model.findings.intervals import estimate
+from model.findings.records import Estimate, TaskResult
 from model.settings.benchmarks import BenchmarkSettings
 
 SETTINGS = BenchmarkSettings(bootstrap_draws=200)

@@ -20,9 +20,9 @@ from typing import Any
 
 from infra.errors import BadInput
 from infra.sandbox import check_sandbox
-from model.evaluation import code_execution
-from model.evaluation.task_checks import build_requests, config_error
-from model.evaluation.task_data import TaskData
+from model.benchmarks import code_execution
+from model.benchmarks.task_checks import build_requests, config_error
+from model.benchmarks.task_data import TaskData
 from model.settings.benchmarks import BenchmarkSettings
 
 _SANDBOXED = {each.__name__: each for each in (code_execution.pass_at_k, code_execution.build_predictions)}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from infra.errors import BadInput
-from model.evaluation.task_checks import check_lengths, new_tokens
+from model.benchmarks.task_checks import check_lengths, new_tokens
 from model.settings.benchmarks import BenchmarkSettings
-from tests.model.evaluation.quiz import ROW, load, offline, write_task
+from tests.model.benchmarks.quiz import ROW, load, offline, write_task
 
 __all__ = ["offline"]
 

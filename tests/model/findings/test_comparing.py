@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from model.evaluation.comparing import ComparedTable, ComparisonSettings, compared_tables, curves, grown
-from model.evaluation.contender import Contender
-from model.evaluation.intervals import holm, mcnemar
-from model.evaluation.records import SCORES, Estimate
-from tests.model.evaluation.contenders import contender, rights, run_record
+from model.findings.comparing import ComparedTable, ComparisonSettings, compared_tables, curves, grown
+from model.findings.contender import Contender
+from model.findings.intervals import holm, mcnemar
+from model.findings.records import SCORES, Estimate
+from tests.model.findings.contenders import contender, rights, run_record
 
 SETTINGS = ComparisonSettings(bootstrap_draws=200)
 TASKS = {"arc": rights(0.5), "boolq": rights(0.6, seed=3), "mmlu_a": rights(0.4), "mmlu_b": rights(0.3, 100, seed=5)}

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infra.errors import RunFailed
-from model.evaluation.records import EXPONENTIAL, Estimate
+from model.findings.records import EXPONENTIAL, Estimate
 from model.settings.benchmarks import BenchmarkSettings
 
 MAIN_METRICS = (

@@ -6,11 +6,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infra.errors import BadInput, GristmillError
-from model.evaluation.task_data import TaskData, cannot_be_had
+from model.benchmarks.task_data import TaskData, cannot_be_had
 from model.settings.benchmarks import BenchmarkSettings
 
 if TYPE_CHECKING:
-    from model.evaluation.tasks import LoadedTasks
+    from model.benchmarks.tasks import LoadedTasks
 
 DEFAULT_NEW_TOKENS = 256
 """Most tokens of an answer where neither the task nor the settings say, as in the harness."""

@@ -20,10 +20,10 @@ from pydantic import Field
 from infra.manifest import Manifest
 from infra.settings import Settings
 from infra.tracking import TrackedRun
-from model.evaluation.contender import BITS_PER_BYTE, Contender, leaves, lower_is_better, same_held_out, top_tasks
-from model.evaluation.intervals import Floats, PairedDifference, holm, paired
-from model.evaluation.items import is_exponential
-from model.evaluation.records import Estimate, TaskResult
+from model.benchmarks.items import is_exponential
+from model.findings.contender import BITS_PER_BYTE, Contender, leaves, lower_is_better, same_held_out, top_tasks
+from model.findings.intervals import Floats, PairedDifference, holm, paired
+from model.findings.records import Estimate, TaskResult
 from model.run import EvaluationRecord
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them

@@ -3,10 +3,10 @@
 import re
 
 from model.config import EvaluationSettings
-from model.evaluation.records import Estimate, GroupLikelihood
-from model.evaluation.tracked import benchmark_rows, evaluation_metrics, evaluation_page, heldout_rows, sample_rows
+from model.findings.records import Estimate, GroupLikelihood
+from model.findings.tracked import benchmark_rows, evaluation_metrics, evaluation_page, heldout_rows, sample_rows
 from model.run import Sample
-from tests.model.evaluation.contenders import contender, rights
+from tests.model.findings.contenders import contender, rights
 
 
 def test_metrics_make_few_sections() -> None:

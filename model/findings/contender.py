@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute
 
-from model.evaluation.intervals import paired
-from model.evaluation.records import LOWER_IS_BETTER, Estimate, TaskResult
-from model.evaluation.verdict import PromotionSettings
+from model.findings.intervals import paired
+from model.findings.records import LOWER_IS_BETTER, Estimate, TaskResult
+from model.findings.verdict import PromotionSettings
 from model.run import EvaluationRecord, RunRecord
 
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them

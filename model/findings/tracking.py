@@ -2,7 +2,7 @@
 
 from infra.store import Store
 from infra.tracking import describe_run, log_file, log_metrics, log_table
-from model.evaluation.tracked import (
+from model.findings.tracked import (
     benchmark_rows,
     evaluation_metrics,
     evaluation_page,
