@@ -35,7 +35,7 @@ _GROUPS = (
 """Groups of the harness, those within others first."""
 _SPLIT_KEYS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _SHOWN = 20
-_SANDBOX = "model.evaluation.code_execution"
+_SANDBOX = "model.benchmarks.code_execution"
 
 
 class ConvertedTask(Settings):
@@ -164,7 +164,7 @@ def _local_config(config: harness.Config, name: str, task: TaskParts) -> harness
     files = {split: f"data/{name}/{split}.parquet" for split in sorted(task.splits)}
     config = {**config, "dataset_path": "parquet", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
     if "class" in config:
-        config["class"] = harness.Function("model.evaluation.squad.SquadFiles")
+        config["class"] = harness.Function("model.benchmarks.squad.SquadFiles")
     else:
         config.update(_splits(config, set(task.splits)))
     if config.get("unsafe_code"):
