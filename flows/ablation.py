@@ -22,7 +22,7 @@ from prefect import flow
 from flows import progress
 from flows.ablation_findings import FEWEST_ITEMS, Findings, conclude
 from flows.ablation_report import AblationRecord, VariantRecord, publish
-from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores
+from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores, without_question
 from flows.ablation_settings import (
     AblationSettings,
     check_datasets,
@@ -61,7 +61,8 @@ def ablate(settings: AblationSettings) -> AblationRecord:
     runs = [_train_and_measure(settings, name, seed, datasets) for seed in settings.seeds for name in datasets]
     confidence = settings.evaluation.benchmarks.confidence
     scores = read_scores(store, runs, datasets, Unseen(heldout, contaminated_items(store, runs)))
-    measures = Findings(runs, scores, settings.judges, confidence).measures()
+    unasked = without_question(store, runs[0])
+    measures = Findings(runs, scores, settings.judges, confidence, unasked).measures()
     record = AblationRecord(
         name=settings.name,
         fingerprint=_fingerprint(settings, datasets),

@@ -76,6 +76,9 @@ class Findings:
     """Of each run, of the same items."""
     judges: Sequence[str]
     confidence: float
+    unasked: frozenset[str] = frozenset()
+    """Tasks without questions: how likely the right sentence is says no more of them than held-out text does, so that
+    the margin over the wrong one is looked at."""
 
     @property
     def variants(self) -> list[str]:
@@ -102,8 +105,7 @@ class Findings:
                 logger.warning("%s %s is left out: %d items are too few to say how sure it is", *key, items)
                 continue
             yield key, (found := {variant: self._of(variant, key) for variant in self.variants})
-            if not key.task.startswith(HELDOUT):
-                kind = key.metric if key.metric in LOWER_IS_BETTER else "score"
+            if (kind := self._kind(key)) is not None:
                 mean.setdefault(Key(BENCHMARKS, kind), []).append(found)
         for key, parts in mean.items():
             if len(parts) > 1:
@@ -122,9 +124,16 @@ class Findings:
             found = [key for key in (Key(task, "bits_per_byte"), Key(task, "loss")) if key in known]
             yield from found[:1]
         for task in outermost(self.runs[0].evaluation.tasks):
-            for metric in dict.fromkeys((task.main_metric, "answer_bits_per_byte", "bits_per_byte")):
+            answer = "margin" if task.task in self.unasked else "answer_bits_per_byte"
+            for metric in dict.fromkeys((task.main_metric, answer, "bits_per_byte")):
                 if Key(task.task, metric) in known and metric not in EXPONENTIAL:
                     yield Key(task.task, metric)
+
+    def _kind(self, key: Key) -> str | None:
+        """Which mean over tasks a figure belongs to: that of scores, or of bits per byte."""
+        if key.task.startswith(HELDOUT) or key.metric == "margin":
+            return None
+        return key.metric if key.metric in LOWER_IS_BETTER else "score"
 
     def _measure(self, key: Key, found: Mapping[str, Replicates], decides: bool) -> Measure:
         noise = seed_noise(found)

@@ -119,6 +119,16 @@ def contaminated_items(store: Store, runs: Sequence[MeasuredRun]) -> dict[str, f
     return {task: frozenset(items) for task, items in found.items()}
 
 
+def without_question(store: Store, run: MeasuredRun) -> frozenset[str]:
+    """Tasks and groups whose items ask nothing: models tell which of two sentences is the right one (BLiMP)."""
+    path = f"{run.folder}/items.parquet"
+    if not run.evaluation.tasks or not store.exists(path):
+        return frozenset()
+    rows = pq.read_table(store.local_path(path), columns=["task", "text"])
+    asking = set(rows.filter(_call("not_equal", rows["text"], ""))["task"].unique().to_pylist())
+    return frozenset(each.task for each in run.evaluation.tasks if not asking & set(each.members or (each.task,)))
+
+
 def read_scores(
     store: Store, runs: Sequence[MeasuredRun], datasets: Mapping[str, DatasetManifest], unseen: Unseen
 ) -> list[dict[Key, Scores]]:

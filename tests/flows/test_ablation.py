@@ -18,7 +18,7 @@ import pytest
 
 from flows.ablation_findings import Findings, conclude
 from flows.ablation_report import AblationRecord, VariantRecord, draw
-from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores
+from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores, without_question
 from flows.ablation_settings import (
     AblationSettings,
     check_datasets,
@@ -33,7 +33,7 @@ from infra.schema import tokens_schema
 from infra.store import Store
 from model.config import Duration, EvaluationSettings, TrainingSettings
 from model.data.settings import DataSettings, Source
-from model.findings.records import SCORES, TaskResult
+from model.findings.records import ITEMS, SCORES, TaskResult
 from model.run import EvaluationRecord, Layout, RunRecord
 from tests.flows.conftest import REPOSITORY
 from tests.tasks.chains import only_long_documents
@@ -210,6 +210,7 @@ class Scored:
         for task in ("x", "y", "z"):
             metric = "acc_norm" if task == "z" else "acc"
             rows += self.rows(task, metric, noise.integers(0, 2, 40).astype(float), np.ones(40))
+            rows += self.rows(task, "margin", noise.normal(0, 1, 40), np.ones(40))
             rows += self.rows(task, "answer_bits_per_byte", hardness + noise.normal(0, 0.1, 40), np.ones(40))
         path = self.store.local_path(f"{found.folder}/scores.parquet")
         path.parent.mkdir(parents=True)
@@ -226,7 +227,8 @@ class Scored:
 
     def findings(self, *judges: str) -> Findings:
         unseen = Unseen(self.heldout, contaminated_items(self.store, self.runs))
-        return Findings(self.runs, read_scores(self.store, self.runs, self.datasets, unseen), judges, 0.95)
+        scores = read_scores(self.store, self.runs, self.datasets, unseen)
+        return Findings(self.runs, scores, judges, 0.95, without_question(self.store, self.runs[0]))
 
 
 def test_held_out_text_tells_which_is_better(tmp_path: Path) -> None:
@@ -267,6 +269,30 @@ def test_benchmarks_decide_and_groups_stand_for_their_members(tmp_path: Path) ->
     for place in (0, 1):
         mean = (pair.figures[place].mean.value + z.figures[place].mean.value) / 2
         assert score.figures[place].mean.value == pytest.approx(mean)
+
+
+def test_items_that_a_variant_has_read_are_left_out(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, Scored.tasks)
+    rows = [{"task": "y", "item": item, "documents": documents} for item, documents in ((3, 1), (4, 0), (39, 2))]
+    path = scored.store.local_path(f"{scored.runs[-1].folder}/contamination/items.parquet")
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert contaminated_items(scored.store, scored.runs) == {"y": {3, 39}}
+    items = {each.name: each.items for each in scored.findings().measures()}
+    assert (items["pair acc"], items["z acc_norm"]) == (78, 40)
+
+
+def test_of_sentences_without_a_question_the_margin_is_looked_at(tmp_path: Path) -> None:
+    scored = Scored(tmp_path, Scored.tasks)
+    rows = [
+        {"task": task, "item": 0, "digest": "d", "text": "Why?" if task == "z" else "", "answer": "a", "response": "r"}
+        for task in ("x", "y", "z")
+    ]
+    path = scored.store.local_path(f"{scored.runs[0].folder}/items.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=ITEMS), path)
+    assert without_question(scored.store, scored.runs[0]) == {"pair", "x", "y"}
+    names = [each.name for each in scored.findings().measures() if each.decides]
+    assert names == ["pair acc", "pair margin", "z acc_norm", "z answer_bits_per_byte", "benchmarks score"]
 
 
 def test_other_items_in_one_run_are_noticed(tmp_path: Path) -> None:
