@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 @flow(name="ablate", persist_result=False)
-def ablate(settings: AblationSettings) -> AblationRecord:
+def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
     """Build every variant of a corpus, train the same model on each with each seed, and say which data is better."""
     progress.let_through()
     corpora = variant_corpora(settings)

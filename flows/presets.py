@@ -60,7 +60,7 @@ def demo() -> PipelineSettings:
             global_batch_size=8,
             micro_batch_size=4,
             dtype="float32",
-            parallel=ParallelSettings(processes=2, overlap=True),
+            parallel=ParallelSettings(processes=2),
             checkpoint=CheckpointSettings(every_steps=250),
             log_every=50,
         ),
