@@ -70,7 +70,7 @@ def import_(folder: Path, name: str, sequence_length: int | None, root: str, as_
 
 
 @click.command("benchmarks")
-@click.argument("source", type=click.Path(exists=True))
+@click.argument("source", type=click.Path())
 @click.argument("folder", type=click.Path())
 @JSON
 def benchmarks(source: str, folder: str, as_json: bool) -> None:
