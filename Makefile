@@ -45,8 +45,9 @@ format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(INSTALLED) $(PEER) ## Measure the corpus stages against datatrove and rensa; BENCH="--crawl-root ..." says more
+bench: $(INSTALLED) $(PEER) ## Measure against datatrove, rensa and lm-evaluation-harness; BENCH="--crawl-root ..." says more
 	@$(BIN)/python -m tests.benchmarks.compare --peer $(VENV)-bench/bin/python $(BENCH)
+	@$(BIN)/python -m tests.benchmarks.evaluation_speed --size 4m --requests 400
 
 $(PEER): tests/benchmarks/requirements.txt
 	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.ablation_settings import AblationSettings, variant_corpora
 from flows.cli import main
 from flows.command_line import SettingsCommand, gather
 from flows.config import PipelineSettings
+from infra.configuration import load_settings
+from infra.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text()
@@ -66,3 +69,13 @@ def test_the_tree_of_the_readme_is_the_tree():
 def test_the_lock_names_no_address_and_pins_every_line():
     for line in (REPOSITORY / "requirements.lock").read_text().splitlines():
         assert re.match(r"^[a-z0-9._-]+==[^\s]+( ; .+)?$", line), line
+
+
+@pytest.mark.parametrize("kind", [PipelineSettings, AblationSettings])
+def test_configurations_of_the_readme_are_settings(kind: type[Settings], tmp_path: Path):
+    wanted = "ablation.toml" if kind is AblationSettings else "evaluation.toml"
+    (block,) = [block for language, block in BLOCKS if language == "toml" and wanted in block]
+    (tmp_path / wanted).write_text(block)
+    found = load_settings(kind, kind(), tmp_path / wanted, [])
+    if isinstance(found, AblationSettings):
+        assert list(variant_corpora(found)) == ["plain", "long"]
