@@ -1,7 +1,7 @@
 """The comparison flow: evaluated runs side by side, with paired differences."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefect import flow
@@ -23,7 +23,7 @@ from model.findings.comparing import (
     grown,
 )
 from model.findings.contender import Contender
-from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder, read_metrics
+from model.run import EvaluationRecord, RunRecord, evaluation_path, open_run_folder, trained_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -146,22 +146,14 @@ def _shown(found: Evaluated, label: str) -> ComparedRun:
         label=label,
         folder=found.run.folder,
         step=found.step,
-        tokens=_tokens(found)(found.step),
+        tokens=trained_tokens(found.store, found.run, found.step),
         dataset=f"{found.run.dataset}/{found.run.dataset_version}",
     )
 
 
 def _curves(found: Evaluated, label: str) -> list[Curve]:
     """Of all evaluations of the run up to the step that is compared."""
-    tokens = _tokens(found)
     names = (name for name in found.store.names(f"{found.run.folder}/evaluations") if name.endswith(".json"))
     steps = [step for name in names if (step := int(name[5:-5])) <= found.step]
     records = [EvaluationRecord.load(found.store, evaluation_path(found.run, step)) for step in steps]
-    return list(curves(label, records, [tokens(step) for step in steps]))
-
-
-def _tokens(found: Evaluated) -> Callable[[int], int]:
-    """Tokens trained on up to a step, by the run's metrics, or as if all steps were of full size."""
-    rows = read_metrics(found.store.local_path(found.run.folder))
-    known = {int(row["step"]): int(row["tokens"]) for row in rows if "tokens" in row}
-    return lambda step: known.get(step, step * found.run.training.tokens_per_step)
+    return list(curves(label, records, [trained_tokens(found.store, found.run, step) for step in steps]))

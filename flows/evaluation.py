@@ -26,7 +26,7 @@ from model.run import (
     evaluation_path,
     finished_training,
     prepare_run,
-    read_metrics,
+    trained_tokens,
 )
 from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
 from tasks.stage import StageRunner
@@ -117,13 +117,6 @@ def contaminated(
     record.save(store, evaluation_path(run, record.step))
     track_evaluation(store, run, record, trained_tokens(store, run, record.step))
     return record
-
-
-def trained_tokens(store: Store, run: RunRecord, step: int) -> int:
-    """Tokens that a run was trained on up to a step, by its metrics."""
-    rows = read_metrics(store.local_path(run.folder))
-    known = {int(row["step"]): int(row["tokens"]) for row in rows if "tokens" in row}
-    return known.get(step, step * run.training.tokens_per_step)
 
 
 def _show(record: EvaluationRecord) -> None:

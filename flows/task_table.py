@@ -45,11 +45,6 @@ def heldout_table(record: EvaluationRecord) -> PageTable:
     )
 
 
-def task_text(record: EvaluationRecord, *, members: bool = False) -> str:
-    """The same for a terminal; empty where there are no benchmarks."""
-    return as_text([task_table(record, members=members)]) if record.tasks else ""
-
-
 def evaluation_text(record: EvaluationRecord) -> str:
     """All tables of an evaluation for a terminal."""
     return as_text([*([task_table(record)] if record.tasks else []), heldout_table(record)])

@@ -316,6 +316,13 @@ def read_metrics(run_dir: Path) -> list[dict[str, float]]:
     return rows
 
 
+def trained_tokens(store: Store, run: RunRecord, step: int) -> int:
+    """Tokens that a run was trained on up to a step, by its metrics, or as if all steps were of full size."""
+    rows = read_metrics(store.local_path(run.folder))
+    known = {int(row["step"]): int(row["tokens"]) for row in rows if "tokens" in row}
+    return known.get(step, step * run.training.tokens_per_step)
+
+
 def truncate_metrics(run_dir: Path, step: int) -> list[dict[str, float]]:
     """Drop the rows after a step, because they will be made again; returns what stays."""
     kept = [row for row in read_metrics(run_dir) if row["step"] <= step]

@@ -53,11 +53,6 @@ class PairedDifference(Settings):
     """McNemar's exact test where items are right or wrong, else a permutation test that exchanges the two models'
     scores of an item (Fisher; recommended for such comparisons by Dror et al. 2018, doi:10.18653/v1/P18-1128)."""
 
-    @property
-    def is_sure(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
-
 
 def estimate(
     values: npt.ArrayLike,

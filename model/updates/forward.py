@@ -16,17 +16,6 @@ SUMS = 4
 """Numbers in what `sum_micro_batches` returns."""
 
 
-def run_micro_batches(
-    chunks: Sequence[Any], batches: Sequence[Batch], place: Place, *, backward: bool
-) -> tuple[float, int]:
-    """Run micro-batches of equal shape and return the sum of their losses and the number of predicted tokens.
-
-    Waits for the device; the rest is as for `sum_micro_batches`.
-    """
-    loss, _, _, tokens = sum_micro_batches(chunks, batches, place, backward=backward).tolist()
-    return loss, int(tokens)
-
-
 def sum_micro_batches(chunks: Sequence[Any], batches: Sequence[Batch], place: Place, *, backward: bool) -> torch.Tensor:
     """Run micro-batches of equal shape and return the sums of their losses, without waiting for the device.
 

@@ -298,7 +298,7 @@ def _train(
 
     from model.architectures.build import build_model
     from model.updates.distribution import distribute
-    from model.updates.forward import run_micro_batches
+    from model.updates.forward import sum_micro_batches
     from model.updates.optimizer import build_optimizer, build_schedule
 
     chunks = distribute(build_model(settings, settings.parallel, place, run.vocabulary_size), settings.parallel)
@@ -313,7 +313,7 @@ def _train(
         optimizer.zero_grad()
         starts = range(step * batch + place.data_rank * micro, (step + 1) * batch, micro * data)
         batches = [_batch(tokens, range(start, start + micro), model, place) for start in starts]
-        loss, counted = run_micro_batches(chunks, batches, place, backward=True)
+        loss, _, _, counted = sum_micro_batches(chunks, batches, place, backward=True).tolist()
         total, count = place.sum_over_all([loss, counted])
         schedule.step(1)
         _, norm, _ = optimizer.step()
@@ -326,7 +326,7 @@ def _train(
     share = range(10**6 + place.data_rank * 24 // data, 10**6 + (place.data_rank + 1) * 24 // data)
     batches = [_batch(tokens, [each], model, place) for each in share]
     with torch.no_grad():
-        loss, counted = run_micro_batches(chunks, batches, place, backward=False)
+        loss, _, _, counted = sum_micro_batches(chunks, batches, place, backward=False).tolist()
     total, count = place.sum_over_all([loss, counted])
     yield steps, total / count, 0.0
 

@@ -15,7 +15,7 @@ from model.evaluation.asked import token_scores
 from model.evaluation.scoring import Request, Score, Scorer, groups
 from model.parallel import Place
 from model.settings.benchmarks import BenchmarkSettings
-from model.updates.forward import run_micro_batches
+from model.updates.forward import sum_micro_batches
 from tests.model.evaluation.scoring_rank import CASES, requests, scorer, training
 from tests.model.small_runs import VOCABULARY
 from tests.model.updates_rank import random_batches
@@ -45,9 +45,11 @@ def test_scores_are_those_of_all_logits(place: Place, name: str, dtype: Any) -> 
     all_requests.append(Request((2,), (int(model(torch.tensor([[2]]), torch.tensor([[0]]), None)[0, 0].argmax()),)))
     model.train()
     batches = [random_batches(settings, place, 0)[0]] if dtype == "float32" else []
-    before = [run_micro_batches(chunks, [each], place, backward=False) for each in batches]
+    before = [sum_micro_batches(chunks, [each], place, backward=False).tolist() for each in batches]
     ours = Scorer(chunks, place, BenchmarkSettings(tokens_at_once=256), 64, VOCABULARY).score(all_requests)
-    assert [run_micro_batches(chunks, [each], place, backward=False) for each in batches] == before, "as it was"
+    assert [sum_micro_batches(chunks, [each], place, backward=False).tolist() for each in batches] == before, (
+        "as it was"
+    )
     model.eval()
     theirs = [plainly(model, each) if each.continuation else (0.0, True) for each in all_requests]
     assert largest_difference(ours, theirs) < (1e-5 if dtype == "float32" else 0.5)
