@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from flows import progress, stack
 from flows.ablation_settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
 from flows.server import ensure_prefect_server
+from flows.stack import StackSettings
 from infra.settings import Environment, Settings, operational
 from infra.store import Store
 from model.findings.comparing import ComparisonSettings
@@ -141,6 +143,29 @@ def ablate(settings: AblationSettings, as_json: bool) -> None:
     _show(ablate_flow(settings), as_json)
 
 
+@with_own_settings("up", StackSettings)
+def up(settings: StackSettings, as_json: bool) -> None:
+    """Start Prefect, MLflow and Dask on loopback, with every flow registered, until Ctrl-C or `gristmill down`."""
+    progress.to_terminal()
+    stack.up(settings, click.echo)
+
+
+@click.command("down")
+@ROOT
+@JSON
+def down(root: str, as_json: bool) -> None:
+    """Stop what `gristmill up` has started."""
+    answer(lambda: stack.down(root), as_json)
+
+
+@click.command("status")
+@ROOT
+@JSON
+def status(root: str, as_json: bool) -> None:
+    """Say what `gristmill up` has started: where, since when, and what is wrong."""
+    answer(lambda: stack.status(root), as_json)
+
+
 def _serve(settings: HasEnvironment) -> None:
     ensure_prefect_server(prefect_home(prepare(settings)))
 
@@ -149,4 +174,4 @@ def _show(found: Any, as_json: bool) -> None:
     print_json(found) if as_json else click.echo(found.text())
 
 
-ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate)
+ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate, up, down, status)

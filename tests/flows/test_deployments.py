@@ -1,15 +1,21 @@
-"""The system as a team runs it: Prefect server, process worker, deployments and MLflow server, all real."""
+"""The system as a team runs it, by `gristmill up`: Prefect's server and worker, MLflow and Dask, all real."""
 
 import json
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import yaml
 
+from flows.stack import down, status
+from infra.errors import BadInput, RunFailed
+from infra.services import Services
 from tests.flows.conftest import REPOSITORY, free_port, running
 from tests.flows.test_end_to_end import SETTINGS
 from tests.tasks.records import CRAWL
@@ -18,36 +24,30 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
-def team(
-    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
-) -> Iterator[tuple[dict[str, str], str]]:
-    """An environment that points at running servers, and MLflow's address."""
-    home = tmp_path_factory.mktemp("team")
-    prefect, mlflow = free_port(), free_port()
-    environment = clean_environment | {
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{prefect}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    servers = [
-        ([str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(prefect)],
-         f"http://127.0.0.1:{prefect}/api/ready"),
-        ([str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1",
-          "--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}", "--artifacts-destination", str(home / "artifacts")],
-         f"http://127.0.0.1:{mlflow}/api/2.0/mlflow/experiments/get?experiment_id=0"),
-    ]  # fmt: skip
-    with (
-        running(servers[0][0], environment, home / "prefect.log", servers[0][1]),
-        running(servers[1][0], environment, home / "mlflow.log", servers[1][1]),
-    ):
-        call(environment, "work-pool", "create", "gristmill", "--type", "process")
-        call(environment, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all")
-        worker = [str(BIN / "prefect"), "worker", "start", "--pool", "gristmill"]
-        with running(worker, environment, home / "worker.log"):
-            yield environment, f"http://127.0.0.1:{mlflow}"
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("team")
+
+
+@pytest.fixture(scope="module")
+def team(root: Path, clean_environment: dict[str, str]) -> Iterator[tuple[dict[str, str], str]]:
+    """An environment that points at the servers of `gristmill up`, and MLflow's address."""
+    ports = {name: free_port() for name in ("prefect_port", "mlflow_port", "dask_port", "dashboard_port")}
+    given = [part for name, port in ports.items() for part in ("--set", f"{name}={port}")]
+    command = [str(BIN / "gristmill"), "up", "--root", str(root), "--set", "environment.workers=2", *given]
+    log = root / "up.log"
+    with running(command, clean_environment, log):
+        wait_until(lambda: "Dask " in log.read_text(), log)
+        url = f"http://127.0.0.1:{ports['prefect_port']}"
+        home = str(root / "prefect")
+        known = {"PREFECT_HOME": home, "PREFECT_API_URL": f"{url}/api", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+        yield clean_environment | known, f"http://127.0.0.1:{ports['mlflow_port']}"
+
+
+def wait_until(holds: Callable[[], bool], log: Path, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, log.read_text()[-3000:]
+        time.sleep(0.2)
 
 
 def call(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -111,6 +111,16 @@ def test_a_worker_runs_the_whole_chain(team: tuple[dict[str, str], str], small_c
     assert "report.html" in {each["path"] for each in listed["files"]}
 
 
+def test_the_file_of_deployments_has_the_flows_that_are_registered(team: tuple[dict[str, str], str]):
+    environment, _ = team
+    flows = {each["id"]: each["name"] for each in ask(f"{environment['PREFECT_API_URL']}/flows/filter", {})}
+    found = ask(f"{environment['PREFECT_API_URL']}/deployments/filter", {})
+    registered = {each["entrypoint"]: flows[each["flow_id"]] for each in found}
+    content = yaml.safe_load((REPOSITORY / "infra/prefect.yaml").read_text())
+    assert set(registered) == {each["entrypoint"].replace(":", ".") for each in content["deployments"]}
+    call(environment, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml", "--all")
+
+
 def test_a_wrong_value_is_refused_before_anything_starts(team: tuple[dict[str, str], str]):
     environment, _ = team
     parameters = json.dumps({"corpus": {"heldout": {"min_wrods": 3}}})
@@ -118,3 +128,20 @@ def test_a_wrong_value_is_refused_before_anything_starts(team: tuple[dict[str, s
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "min_wrods" in done.stdout
+
+
+def test_status_says_what_runs_and_down_stops_all_of_it(team: tuple[dict[str, str], str], root: Path):
+    """The last test of this module."""
+    services = status(str(root)).services
+    names = ["prefect-server", "mlflow-server", "dask-scheduler", "dask-workers", "prefect-worker"]
+    assert [each.name for each in services] == names
+    assert not any(each.trouble for each in services)
+    family = [each for one in services for each in (psutil.Process(one.pid), *psutil.Process(one.pid).children(True))]
+    with pytest.raises(RunFailed, match="run already"):
+        Services(root / "services")
+
+    assert not down(str(root)).services
+    assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family)
+    assert "Nothing runs" in status(str(root)).text()
+    with pytest.raises(BadInput, match="no service of"):
+        down(str(root))

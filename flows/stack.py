@@ -1,0 +1,246 @@
+"""`gristmill up`: Prefect's server and worker, MLflow's server, Dask's scheduler and workers, on loopback.
+
+Everything lies under the root: SQLite, artifacts, logs in `services/`. Every flow is registered as a deployment whose
+form has the addresses filled in. What a run does is the same as without: these are the servers that a command starts
+for itself otherwise.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from flows import progress
+from infra.errors import RunFailed
+from infra.services import RunningService, Service, Services, read_record, stop
+from infra.settings import Environment, Settings, operational
+from infra.store import Store
+
+logger = logging.getLogger(__name__)
+HOST = "127.0.0.1"
+
+
+class StackSettings(Settings):
+    """Where the services of `gristmill up` listen, always on loopback."""
+
+    environment: Environment = operational(Environment())
+    """Root of all files, and how many Dask workers."""
+    prefect_port: int = Field(default=4200, ge=1, le=65535)
+    """Port of Prefect's server and pages."""
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    """Port of MLflow's server and pages."""
+    dask_port: int = Field(default=8786, ge=1, le=65535)
+    """Port of Dask's scheduler."""
+    dashboard_port: int = Field(default=8787, ge=1, le=65535)
+    """Port of Dask's dashboard."""
+    pool: str = "gristmill"
+    """Prefect's work pool."""
+
+    @property
+    def prefect_url(self) -> str:
+        """Prefect's server."""
+        return f"http://{HOST}:{self.prefect_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's server."""
+        return f"http://{HOST}:{self.mlflow_port}"
+
+    def used_by_flows(self, root: Path) -> Environment:
+        """The environment that deployments are registered with."""
+        update = {
+            "root": str(root),
+            "scheduler": f"tcp://{HOST}:{self.dask_port}",
+            "mlflow_tracking_uri": self.mlflow_url,
+        }
+        return self.environment.model_copy(update=update)
+
+
+class ServiceStatus(Settings):
+    """A service as it is now."""
+
+    name: str
+    address: str
+    pid: int
+    since: str
+    trouble: str
+    """What is wrong; empty if nothing is."""
+
+
+class Status(Settings):
+    """All services of a root."""
+
+    root: str
+    services: tuple[ServiceStatus, ...]
+
+    def text(self) -> str:
+        """A line for each service."""
+        if not self.services:
+            return f"Nothing runs for {self.root}; `gristmill up` starts it"
+        return "\n".join(
+            f"{each.name:<15} {each.trouble or 'runs':<10} {each.address:<28} since {each.since} (process {each.pid})"
+            for each in self.services
+        )
+
+
+def services_folder(root: str) -> Path:
+    """Where the services of a root have their logs."""
+    return Store(root).local_path("services").absolute()
+
+
+def status(root: str) -> Status:
+    """What runs, where, since when, and what is wrong."""
+    record = read_record(services_folder(root))
+    found = tuple(map(_status, record.services)) if record is not None else ()
+    return Status(root=str(Store(root).local_path("").absolute()), services=found)
+
+
+def _status(running: RunningService) -> ServiceStatus:
+    since = datetime.fromtimestamp(running.created, UTC).isoformat(timespec="seconds")
+    return ServiceStatus(
+        name=running.name, address=running.address, pid=running.pid, since=since, trouble=running.trouble()
+    )
+
+
+def down(root: str) -> Status:
+    """Stop the services of a root; BadInput if none runs."""
+    stop(services_folder(root))
+    return status(root)
+
+
+def up(settings: StackSettings, say: Callable[[str], None]) -> None:
+    """Start everything, say where it is, and stop it all on Ctrl-C, SIGTERM or `gristmill down`.
+
+    RunFailed if a service does not start, or ends by itself.
+    """
+    root = Store(settings.environment.root).local_path("").absolute()
+    os.environ.update(_prefect_environment(settings, root))
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    with Services(services_folder(str(root))) as services:
+        for service in _servers(settings, root):
+            if asked.is_set():
+                return
+            began = time.monotonic()
+            services.start(service)
+            logger.info("%s: runs after %.0f s", service.name, time.monotonic() - began)
+        register(settings, root)
+        services.start(_worker(settings))
+        say(f"Prefect  {settings.prefect_url}")
+        say(f"MLflow   {settings.mlflow_url}")
+        say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
+        while not asked.wait(1):
+            if (ended := services.ended()) is not None:
+                raise RunFailed(f"{ended.name} ended by itself", "all services must run", f"Read {ended.log}")
+
+
+def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
+    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+    return {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_API_URL": f"{settings.prefect_url}/api",
+        "PREFECT_UI_URL": settings.prefect_url,
+        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own terminal has our own log
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _servers(settings: StackSettings, root: Path) -> list[Service]:
+    port = ["--host", HOST, "--port"]
+    scheduler = f"tcp://{HOST}:{settings.dask_port}"
+    workers = settings.environment.workers or os.cpu_count() or 1
+    memory = settings.environment.worker_memory
+    return [
+        Service(
+            "prefect-server",
+            "uvicorn",
+            [
+                *("prefect.server.api.server:create_app", "--factory", *port, str(settings.prefect_port)),
+                *("--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+            ],
+            settings.prefect_url,
+            f"{settings.prefect_url}/api/ready",
+        ),
+        Service(
+            "mlflow-server",
+            "mlflow",
+            [
+                *("server", *port, str(settings.mlflow_port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"),
+                *("--artifacts-destination", str(root / "mlflow-artifacts")),
+            ],
+            settings.mlflow_url,
+            f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+            {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        ),
+        Service(
+            "dask-scheduler",
+            "distributed.cli.dask_scheduler",
+            [*port, str(settings.dask_port), "--dashboard-address", f"{HOST}:{settings.dashboard_port}"],
+            f"http://{HOST}:{settings.dashboard_port}/status",
+            f"http://{HOST}:{settings.dashboard_port}/health",
+        ),
+        Service(
+            "dask-workers",
+            "distributed.cli.dask_worker",
+            [
+                *(scheduler, "--host", HOST, "--nworkers", str(workers), "--nthreads", "1", "--memory-limit", memory),
+                *("--dashboard-address", f"{HOST}:0", "--local-directory", str(root / "dask")),
+            ],
+            environment={"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        ),
+    ]
+
+
+def _worker(settings: StackSettings) -> Service:
+    loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
+    return Service("prefect-worker", "prefect", ["worker", "start", "--pool", settings.pool], environment=loud)
+
+
+def register(settings: StackSettings, root: Path) -> list[str]:
+    """Register every flow with the addresses of these services in its form; returns the deployments' names."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.types.entrypoint import EntrypointType
+
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=settings.pool, type="process"))
+    environment = settings.used_by_flows(root).model_dump(mode="json", exclude_unset=True)
+    names = []
+    for flow in _flows():
+        takes = "settings" if "settings" in flow.parameters.properties else "environment"
+        parameters: dict[str, Any] = {"environment": environment}
+        deployment = flow.to_deployment(
+            "default",
+            parameters={"settings": parameters} if takes == "settings" else parameters,
+            work_pool_name=settings.pool,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        deployment.apply()
+        names.append(f"{flow.name}/default")
+    return names
+
+
+def _flows() -> list[Any]:
+    from flows.ablation import ablate
+    from flows.comparison import compare
+    from flows.corpus import build_corpus
+    from flows.end_to_end import crawl_to_model
+    from flows.evaluation import evaluate
+    from flows.pretraining import pretrain
+    from flows.promotion import promote
+
+    return [crawl_to_model, build_corpus, pretrain, evaluate, compare, promote, ablate]

@@ -1,0 +1,79 @@
+"""Services that are started, watched, and stopped by another process."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from infra.errors import BadInput, RunFailed
+from infra.services import Service, Services, read_record, stop
+from tests.flows.conftest import free_port
+
+STARTER = """
+import signal, sys, threading
+from pathlib import Path
+from infra.services import Service, Services
+
+asked = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: asked.set())
+port = sys.argv[2]
+with Services(Path(sys.argv[1])) as services:
+    address = f"http://127.0.0.1:{port}/"
+    services.start(Service("files", "http.server", [port, "--bind", "127.0.0.1"], address, address))
+    services.start(Service("sleeper", "timeit", ["-n", "1", "-r", "1", "-s", "import time", "time.sleep(600)"]))
+    print("ready", flush=True)
+    asked.wait()
+"""
+
+
+@pytest.fixture
+def starter(tmp_path: Path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path), str(free_port())], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_another_process_stops_them(starter: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    record = read_record(tmp_path)
+    assert record is not None
+    files, sleeper = record.services
+    assert not files.trouble()
+    assert not sleeper.trouble()
+    stop(tmp_path)
+    assert starter.wait(10) == 0
+    assert files.process is None
+    assert sleeper.process is None
+    assert "has ended" in files.trouble()
+    assert read_record(tmp_path) is None
+    with pytest.raises(BadInput, match="only what runs can be stopped"):
+        stop(tmp_path)
+
+
+def test_they_end_with_the_process_that_started_them(starter: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    record = read_record(tmp_path)
+    assert record is not None
+    starter.kill()
+    starter.wait()
+    end = time.monotonic() + 10
+    while any(each.process for each in record.services) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert [each.trouble().partition(";")[0] for each in record.services] == ["has ended", "has ended"]
+    with Services(tmp_path) as services:  # what is left behind stops nobody
+        assert services.ended() is None
+
+
+def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RunFailed, match=r"nothing did not start: .*No module named nothing"),
+        Services(tmp_path) as all_,
+    ):
+        all_.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
+    assert read_record(tmp_path) is None
