@@ -75,5 +75,5 @@ def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
         pytest.raises(RunFailed, match=r"nothing did not start: .*No module named nothing"),
         Services(tmp_path) as all_,
     ):
-        all_.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
+        own.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
     assert read_record(tmp_path) is None
