@@ -33,7 +33,7 @@ ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5
 	--port 5000 --backend-store-uri sqlite:///$(CURDIR)/gristmill-data/mlflow.db & wait
 
 test: $(INSTALLED) $(PEER) ## Run all tests; datatrove, which some compare with, gets an environment of its own
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## Check style, types and layers
 	@$(BIN)/ruff check .
