@@ -73,7 +73,7 @@ def test_they_end_with_the_process_that_started_them(starter: "subprocess.Popen[
 def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     with (
         pytest.raises(RunFailed, match=r"nothing did not start: .*No module named nothing"),
-        Services(tmp_path) as all_,
+        Services(tmp_path) as own,
     ):
         own.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
     assert read_record(tmp_path) is None
