@@ -28,9 +28,7 @@ demo: $(INSTALLED) ## From a sample crawl to an evaluated model, in minutes on t
 	@$(BIN)/gristmill demo
 
 ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5000, until Ctrl-C
-	@PREFECT_HOME=$(CURDIR)/gristmill-data/prefect PREFECT_SERVER_ANALYTICS_ENABLED=false $(BIN)/prefect server start & \
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --host 127.0.0.1 \
-	--port 5000 --backend-store-uri sqlite:///$(CURDIR)/gristmill-data/mlflow.db & wait
+	@$(BIN)/gristmill up
 
 test: $(INSTALLED) $(PEER) ## Run all tests; datatrove, which some compare with, gets an environment of its own
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

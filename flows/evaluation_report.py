@@ -53,7 +53,8 @@ def _lines(run: RunRecord, record: EvaluationRecord, tokens: int) -> Sequence[st
     layout = record.layout
     found = [
         f"Run {run.folder}, trained on {short(tokens)} tokens of {run.dataset}/{run.dataset_version}.",
-        f"Measured in {record.seconds:,.0f} s, {layout.tensor} x {layout.pipeline} x {layout.data} processes.",
+        f"Measured in {record.seconds:,.0f} s.",
+        f"Processes: tensor {layout.tensor} x pipeline {layout.pipeline} x data {layout.data}.",
     ]
     if (bits := record.bits_per_byte) is not None and bits.untrained is not None:
         found.append(

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 import tomllib
-import urllib.request
 from pathlib import Path
 
 from infra.child import child_command
 from infra.errors import RunFailed
+from infra.services import answers
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -101,11 +101,9 @@ def _port() -> tuple[int, socket.socket]:
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own loopback address
-                return
-        except OSError:
-            time.sleep(0.2)
+        if answers(url):
+            return
+        time.sleep(0.2)
     raise RunFailed(
         f"Prefect's server did not start ({url})",
         f"it must answer within {START_SECONDS:.0f} seconds",

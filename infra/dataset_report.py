@@ -9,13 +9,14 @@ Equal reports give equal bytes.
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from pydantic import Field
 
 from infra.histograms import Histogram, Threshold, draw
 from infra.manifest import Manifest
 from infra.report import DatasetIdentity, printable, short
 from infra.settings import Settings
+from infra.templates import page_templates
 
 
 class FunnelStage(Settings):
@@ -248,14 +249,7 @@ def render_dataset_html(report: DatasetReport) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("infra", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"p": printable, "short": short, "count": "{:,}".format, "percent": percent}
+    environment = page_templates(p=printable, short=short, count="{:,}".format, percent=percent)
     environment.globals["percent"] = percent
     return environment
 

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple, Self, TypedDict, cast
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from pydantic import ConfigDict, Field, model_validator
 
 from infra.manifest import Manifest
 from infra.settings import Settings
+from infra.templates import page_templates
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that could steer a terminal or reverse the text around them; tab and line feed may stay."""
@@ -193,15 +194,7 @@ def render_html(report: CorpusReport, curve: Sequence[CurveRow], links: Mapping[
 
 @cache
 def _template() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("infra", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"printable": printable, "short": short, "count": "{:,}".format, "duration": duration}
-    return environment
+    return page_templates(printable=printable, short=short, count="{:,}".format, duration=duration)
 
 
 def short(value: float) -> str:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from infra.report import printable
+from infra.templates import page_templates
 
 
 class PageTable(NamedTuple):
@@ -52,12 +53,4 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 @cache
 def _template() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("infra", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["printable"] = printable
-    return environment
+    return page_templates(printable=printable)

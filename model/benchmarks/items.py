@@ -142,6 +142,7 @@ def _group_result(
         main_metric=main_metric(list(made)),
         chance=sum(chance * size for chance, size in chances) / sum(size for _, size in chances) if known else None,
         members=tuple(member.task for member in members),
+        members_alike=alike,
     )
 
 

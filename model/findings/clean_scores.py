@@ -1,13 +1,12 @@
 """Results with and without the items that a model has seen in training."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
-from model.benchmarks.items import estimates, is_exponential, pool, read_scores
+from model.benchmarks.items import estimates, pool, read_scores
 from model.benchmarks.task_samples import Score, Scores
 from model.findings.records import Estimate, TaskResult
 from model.settings.benchmarks import BenchmarkSettings
@@ -57,25 +56,8 @@ def _clean_metrics(
     settings: BenchmarkSettings,
 ) -> dict[str, Estimate]:
     clean: dict[str, list[Score]] = {}
-    for metric, found in result.metrics.items():
+    for metric in result.metrics:
         whole = [scores.get(task, {}).get(metric, []) for task in bad]
-        alike = _alike(metric, whole, found)
         left = [[row for row in rows if row.item not in seen] for rows, seen in zip(whole, bad.values(), strict=True)]
-        clean[metric] = pool([rows for rows in left if rows], alike=alike)
+        clean[metric] = pool([rows for rows in left if rows], alike=result.members_alike)
     return estimates(clean, settings)
-
-
-def _alike(metric: str, members: Sequence[Sequence[Score]], found: Estimate) -> bool:
-    """Whether it is a group's members that count the same, not their items, which its figure tells."""
-    whole = [rows for rows in members if rows]
-    return (
-        len(whole) > 1
-        and not _is_figure(metric, pool(whole), found)
-        and _is_figure(metric, pool(whole, alike=True), found)
-    )
-
-
-def _is_figure(metric: str, rows: Sequence[Score], found: Estimate) -> bool:
-    ratio = math.fsum(row.value for row in rows) / math.fsum(row.weight for row in rows)
-    value = math.log(found.value) if is_exponential(metric) and found.value > 0 else found.value
-    return math.isclose(ratio, value, rel_tol=1e-9, abs_tol=1e-12)

@@ -7,7 +7,6 @@ their sizes. Of held-out text only bits per byte are compared, which mean the sa
 Rows of a table are a family of tests: p-values are corrected by Holm's method for the number of rows.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -264,7 +263,7 @@ def _compared(
     if both is None:
         return figure.model_copy(update={"note": note})
     columns = {name: both[name].to_numpy() for name in ("value", "value.other", "weight", "weight.other")}
-    if len(tasks) > 1 and _counts_members(first, tasks, row.metric, row.figures[0].estimate.value):
+    if (result := _result(first, row.task)) is not None and result.members_alike:
         columns = _members_alike(columns, both["task"])
     found = paired(
         *columns.values(),
@@ -275,13 +274,6 @@ def _compared(
     )
     better = found.difference != 0 and (found.difference < 0) == lower_is_better(row.metric)
     return figure.model_copy(update={"difference": found, "better": better})
-
-
-def _counts_members(contender: Contender, tasks: Sequence[str], metric: str, figure: float) -> bool:
-    """Whether a group's figure is the mean over its members, not over their items: weight_by_size: false."""
-    own = _part(contender.scores, tasks, metric)
-    ratio = pc.sum(own["value"]).as_py() / pc.sum(own["weight"]).as_py()
-    return not math.isclose(ratio, math.log(figure) if is_exponential(metric) else figure, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _members_alike(columns: Mapping[str, Floats], tasks: pa.ChunkedArray) -> dict[str, Floats]:

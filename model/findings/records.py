@@ -64,6 +64,8 @@ class TaskResult(Settings):
     """Accuracy of guessing; none where there are no choices."""
     members: tuple[str, ...] = ()
     """Tasks of a group."""
+    members_alike: bool = False
+    """Whether every member of a group counts the same, not every item: the harness's weight_by_size: false."""
     truncated: int = 0
     """Items whose prompts lost their beginning for want of room."""
     contaminated: int | None = None

@@ -27,7 +27,7 @@ def _kind(name: str, pattern: str, convert: Callable[[Source], Iterable[Converte
 KINDS = (
     _kind("hellaswag", r"hellaswag(_full)?", completions.hellaswag),
     _kind("arc", r"(ai2_)?arc(_(easy|challenge|e|c))?", choices.arc),
-    _kind("mmlu", r"mmlu|hendrycks_?test", choices.mmlu, many=False),
+    _kind("mmlu", r"mmlu|hendrycks_?test", choices.mmlu),
     _kind("truthfulqa", r"truthful_?qa|mc_task", choices.truthfulqa),
     _kind("lambada", r"lambada(_plain_text|_openai)?", texts.lambada),
     _kind("piqa", r"piqa|physicaliqa", completions.piqa),

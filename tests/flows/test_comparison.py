@@ -10,23 +10,13 @@ from mlflow.tracking import MlflowClient
 from flows.comparison import compare_runs
 from flows.task_table import evaluation_text, number, task_table
 from infra.errors import BadInput
-from infra.manifest import DatasetManifest, TokenizerRecord
 from infra.settings import Environment
 from infra.store import Store
 from model.findings.comparing import Comparison, ComparisonSettings
 from model.run import evaluation_path, prepare_run
-from tests.model.findings.contenders import contender, rights
+from tests.model.findings.contenders import DATASET, contender, rights
 from tests.model.small_runs import small_training
 
-DATASET = DatasetManifest(
-    name="small",
-    version="2026.11.22",
-    fingerprint="0123456789ab",
-    stages={},
-    settings={},
-    tokenizer=TokenizerRecord(path="t.model", sha256="0" * 64, vocabulary_size=400, end_of_document=2, pad=3),
-    shards=(),
-)
 SETTINGS = ComparisonSettings(bootstrap_draws=200)
 
 

@@ -10,7 +10,6 @@ from mlflow.tracking import MlflowClient
 
 from flows.promotion import Promotion, champion_of, evaluated, promote_run, take_back
 from infra.errors import BadInput
-from infra.manifest import DatasetManifest, TokenizerRecord
 from infra.settings import Environment
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
@@ -18,18 +17,8 @@ from model.config import TrainingSettings
 from model.findings.contender import Contender
 from model.findings.verdict import PromotionSettings, Verdict
 from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch, prepare_run
-from tests.model.findings.contenders import ITEMS, contender, rights
+from tests.model.findings.contenders import DATASET, ITEMS, contender, rights
 from tests.model.small_runs import small_training
-
-DATASET = DatasetManifest(
-    name="small",
-    version="2026.11.22",
-    fingerprint="0123456789ab",
-    stages={},
-    settings={},
-    tokenizer=TokenizerRecord(path="t.model", sha256="0" * 64, vocabulary_size=400, end_of_document=2, pad=3),
-    shards=(),
-)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from infra.manifest import DatasetManifest, TokenizerRecord
 from model.config import EvaluationSettings
 from model.findings.contender import Contender
 from model.findings.intervals import estimate
@@ -15,6 +16,15 @@ from tests.model.small_runs import small_training
 
 DOCUMENTS = 200
 ITEMS = 400
+DATASET = DatasetManifest(
+    name="small",
+    version="2026.11.22",
+    fingerprint="0123456789ab",
+    stages={},
+    settings={},
+    tokenizer=TokenizerRecord(path="t.model", sha256="0" * 64, vocabulary_size=400, end_of_document=2, pad=3),
+    shards=(),
+)
 
 
 def run_record(name: str = "small", dataset_fingerprint: str = "d" * 12) -> RunRecord:

@@ -58,7 +58,7 @@ def test_what_was_not_looked_for_stays_as_it_is() -> None:
 
 @pytest.mark.parametrize(("acc", "clean"), [(7 / 12, 5 / 10), ((4 / 8 + 5 / 8) / 2, (0 / 2 + 5 / 8) / 2)])
 def test_a_group_counts_its_items_or_its_members_alike(acc, clean) -> None:
-    group = result("both", acc, members=("a", "b"))
+    group = result("both", acc, members=("a", "b")).model_copy(update={"members_alike": acc != 7 / 12})
     (found,) = with_contamination([group], SCORES, {"a": [0, 1]}, SETTINGS)
     assert found.contaminated == 2
     assert found.clean_metrics is not None

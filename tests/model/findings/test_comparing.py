@@ -66,7 +66,9 @@ def test_a_group_whose_members_count_alike() -> None:
         plain = contender(values, groups=GROUPS)
         share = (values["mmlu_a"].mean() + values["mmlu_b"].mean()) / 2
         tasks = [
-            each.model_copy(update={"metrics": {"acc": Estimate(value=share)}}) if each.task == "mmlu" else each
+            each.model_copy(update={"metrics": {"acc": Estimate(value=share)}, "members_alike": True})
+            if each.task == "mmlu"
+            else each
             for each in plain.record.tasks
         ]
         made.append(replace(plain, record=plain.record.model_copy(update={"tasks": tuple(tasks)})))
