@@ -9,10 +9,10 @@ PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python; d
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$each && break; done)
 
-.PHONY: help install demo ui test lint format bench lock clean
+.PHONY: help install demo ui test e2e lint format bench lock clean
 
 help: ## Say what there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: $(INSTALLED) ## Install everything into .venv from the lock
 
@@ -32,6 +32,9 @@ ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5
 
 test: $(INSTALLED) $(PEER) ## Run all tests; datatrove, which some compare with, gets an environment of its own
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+e2e: $(INSTALLED) ## Run what takes minutes: browsers, kills, every server of docker-compose.yml as a process
+	@$(BIN)/python -m pytest tests/e2e -m e2e $(E2E)
 
 lint: $(INSTALLED) ## Check style, types and layers
 	@$(BIN)/ruff check .
@@ -55,7 +58,7 @@ $(PEER): tests/benchmarks/requirements.txt
 
 lock: $(INSTALLED) ## Write requirements.lock anew from pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --group dev --extra s3 --universal \
+	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile pyproject.toml - --group dev --all-extras --universal \
 	--python-version 3.11 --no-annotate --no-header --no-emit-index-url --no-emit-find-links --quiet \
 	| grep -vE '^(nvidia-|cuda-|triton==)' > requirements.lock  # torch pins its own CUDA libraries, where it wants them
 

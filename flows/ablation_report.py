@@ -15,8 +15,9 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.ablation_findings import Conclusion, Measure
+from infra.environment import Environment
 from infra.manifest import Manifest
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
 from model.findings.seeds import Interval

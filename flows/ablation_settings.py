@@ -10,9 +10,10 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from infra.configuration import explain, merged
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
-from infra.settings import Environment, Settings, operational
+from infra.settings import Settings, operational
 from model.config import (
     EvaluationDuringTraining,
     EvaluationSettings,

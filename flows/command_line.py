@@ -17,8 +17,9 @@ from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
 from infra.configuration import assignment, describe, load_settings
+from infra.environment import Environment
 from infra.errors import BadInput, GristmillError, RunFailed
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 
 _SHORT_FORMS = {

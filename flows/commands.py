@@ -10,7 +10,8 @@ from flows.ablation_settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
 from flows.server import ensure_prefect_server
 from flows.stack import StackSettings
-from infra.settings import Environment, Settings, operational
+from infra.environment import Environment
+from infra.settings import Settings, operational
 from infra.store import Store
 from model.findings.comparing import ComparisonSettings
 from model.findings.verdict import PromotionSettings

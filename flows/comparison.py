@@ -10,8 +10,9 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from flows import comparison_report, progress
 from flows.promotion import evaluated
 from flows.runs import find_run
+from infra.environment import Environment
 from infra.errors import BadInput
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from model.findings.comparing import (
     ComparedRun,

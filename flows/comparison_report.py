@@ -9,9 +9,9 @@ comparison/NAME/comparison.json    Comparison, written last
 from collections.abc import Iterator, Sequence
 
 from flows.task_table import figure_text, number
+from infra.environment import Environment
 from infra.figures import CurvePanel, Dot, DotPanel, DotRow, draw_curves, draw_dots
 from infra.report import short
-from infra.settings import Environment
 from infra.store import Store
 from infra.tables_page import PageTable, as_html, as_markdown, as_text
 from infra.tracking import TrackedRun, finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run

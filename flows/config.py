@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from infra.settings import Environment, Settings, operational
+from infra.environment import Environment
+from infra.settings import Settings, operational
 from model.config import EvaluationSettings, TrainingSettings
 from tasks.config import CorpusSettings
 from tasks.phrases.contamination import ContaminationSettings

@@ -13,9 +13,10 @@ from flows.dataset_reporting import publish_dataset_report
 from flows.reporting import corpus_report, publish_funnel
 from flows.sample import resolve_source
 from infra.cluster import open_cluster
+from infra.environment import Environment
 from infra.manifest import DatasetManifest, load_dataset
 from infra.report import CorpusReport
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from tasks import dataset as datasets
 from tasks.config import CorpusSettings

@@ -12,9 +12,10 @@ from flows.contamination import look_for_contamination, with_clean_scores
 from flows.evaluation_report import evaluation_tables, publish_evaluation
 from flows.pretraining import launch
 from infra.cluster import open_cluster
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import load_dataset
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
 from model.config import EvaluationSettings, TrainingSettings, validate_evaluation

@@ -15,8 +15,9 @@ from flows.estimates import Estimate, Extrapolation, StagePlan, Totals
 from flows.sample import resolve_source
 from flows.sampling import Pass, PlanSettings, Sampler
 from infra.cluster import open_cluster
+from infra.environment import Environment
 from infra.manifest import StageManifest
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.sources.transport import is_http

@@ -9,9 +9,10 @@ from prefect.runtime import deployment, flow_run
 from flows import progress
 from flows.config import DatasetSettings
 from flows.reporting import link_mlflow_run
+from infra.environment import Environment
 from infra.launch import JobSpec, LocalLauncher
 from infra.manifest import DatasetManifest, load_dataset
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import TrackedRun, finish_run, open_run
 from model.config import TrainingSettings

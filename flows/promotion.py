@@ -20,10 +20,11 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import progress
 from flows.runs import find_run
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import FINGERPRINT_DIGITS
 from infra.registry import Alias, Checkpoint, ModelVersion, Registry
-from infra.settings import Environment, Settings, flatten
+from infra.settings import Settings, flatten
 from infra.store import Store
 from infra.tracking import TrackedRun, default_tracking_uri, finish_run, has_run, log_text, open_run, run_url
 from model.findings.contender import Contender

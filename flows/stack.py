@@ -19,9 +19,10 @@ from typing import Any
 from pydantic import Field
 
 from flows import progress
+from infra.environment import Environment
 from infra.errors import RunFailed
 from infra.services import RunningService, Service, Services, read_record, stop
-from infra.settings import Environment, Settings, operational
+from infra.settings import Settings, operational
 from infra.store import Store
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
 
+from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
 from infra.rate_limit import RateLimitPlugin
-from infra.settings import Environment
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")

@@ -68,22 +68,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-class Environment(Settings):
-    """Where the work is done. Nothing here changes any output, so nothing here enters a fingerprint."""
-
-    root: str = operational("gristmill-data")
-    """Folder or fsspec URL under which stages, datasets and runs are kept."""
-    workers: int | None = operational(None, ge=1, le=4096)
-    """Dask worker processes on this machine; unset means one for each core."""
-    scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://")
-    """Address of a running Dask scheduler, such as tcp://10.0.0.5:8786; unset starts a cluster on this machine."""
-    worker_memory: str = operational("auto")
-    """Memory limit of each local Dask worker, such as 4GiB; auto shares this machine's memory among them."""
-    shard_retries: int = operational(2, ge=0, le=20)
-    """How often a shard is tried again after its worker died or its function failed."""
-    mlflow_tracking_uri: str | None = operational(None)
-    """Address of an MLflow server; unset records into SQLite under the root."""
-    mlflow_experiment: str = operational("gristmill", min_length=1)
-    """MLflow experiment that training and evaluation runs belong to."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.cluster import Cluster, open_cluster
-from infra.settings import Environment
+from infra.environment import Environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.cluster import open_cluster
-from infra.settings import Environment
+from infra.environment import Environment
 from infra.store import Store
 from tasks.models.ngram_training import NgramTrainingSettings, train_ngram_model
 from tasks.models.perplexity import PerplexitySettings, perplexity

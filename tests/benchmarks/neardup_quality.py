@@ -18,7 +18,7 @@ from typing import Any
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from infra.cluster import open_cluster
-from infra.settings import Environment
+from infra.environment import Environment
 from infra.store import Store
 from tasks.duplicates.dedup import DedupSettings, dedup
 from tasks.duplicates.dedup_index import add_segment

@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.manifest import StageManifest, Telemetry
-from infra.settings import Environment, Settings
+from infra.settings import Settings
 from infra.store import Store
 from tasks.duplicates.dedup import DedupSettings, find_duplicates
 from tasks.duplicates.dedup_index import IndexView

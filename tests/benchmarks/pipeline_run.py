@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from infra.cluster import open_cluster
-from infra.settings import Environment
+from infra.environment import Environment
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.extraction.extract import ExtractSettings

@@ -9,8 +9,8 @@ from mlflow.tracking import MlflowClient
 
 from flows.comparison import compare_runs
 from flows.task_table import evaluation_text, number, task_table
+from infra.environment import Environment
 from infra.errors import BadInput
-from infra.settings import Environment
 from infra.store import Store
 from model.findings.comparing import Comparison, ComparisonSettings
 from model.run import evaluation_path, prepare_run

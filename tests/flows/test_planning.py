@@ -17,9 +17,9 @@ from flows.plan_text import render, size, time
 from flows.planning import Plan, disk_warning, make_plan
 from flows.sampling import PlanSettings, evenly
 from infra.cluster import Cluster
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import StageManifest
-from infra.settings import Environment
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.heldout import HeldoutSettings

@@ -9,8 +9,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.promotion import Promotion, champion_of, evaluated, promote_run, take_back
+from infra.environment import Environment
 from infra.errors import BadInput
-from infra.settings import Environment
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
 from model.config import TrainingSettings

@@ -7,8 +7,8 @@ import pytest
 from distributed import LocalCluster
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
-from infra.settings import Environment
 
 
 def test_every_item_is_answered_once(cluster: Cluster) -> None:

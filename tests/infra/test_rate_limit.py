@@ -6,8 +6,8 @@ import pytest
 from distributed import Client
 
 from infra.cluster import open_cluster
+from infra.environment import Environment
 from infra.rate_limit import RateLimit, TokenBucket
-from infra.settings import Environment
 
 
 def test_a_burst_passes_and_then_the_rate_rules() -> None:

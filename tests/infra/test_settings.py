@@ -3,8 +3,9 @@
 import pytest
 from pydantic import Field, ValidationError
 
+from infra.environment import Environment
 from infra.manifest import fingerprint
-from infra.settings import Environment, Settings, operational
+from infra.settings import Settings, operational
 
 
 class Inner(Settings):

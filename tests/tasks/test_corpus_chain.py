@@ -14,10 +14,10 @@ import sentencepiece
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import StageManifest, load_dataset
 from infra.schema import tokens_schema
-from infra.settings import Environment
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.dataset import publish

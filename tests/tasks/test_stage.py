@@ -141,7 +141,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from infra.cluster import open_cluster
-from infra.settings import Environment
+from infra.environment import Environment
 from tests.tasks.shard_functions import Stalls
 from test_stage import run
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.manifest import StageManifest
-from infra.settings import Environment
 from infra.store import Store
 from tasks.duplicates.candidates import CandidateSettings
 from tasks.duplicates.dedup import DedupResult, DedupSettings, SourceLoss, alarming_sources, dedup

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from infra.cluster import open_cluster
+from infra.environment import Environment
 from infra.schema import DOCUMENTS
-from infra.settings import Environment
 from infra.store import Store
 from tasks.duplicates.repeats import RepeatSettings, cut_units, levelled, places, repeats, window_hashes
 from tasks.stage import Split, Stage, StageRunner, conform

@@ -16,8 +16,8 @@ import pytest
 from pydantic import ValidationError
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.manifest import Telemetry
-from infra.settings import Environment
 from infra.store import Store
 from tasks.sources.fetch import fetch
 from tasks.sources.transport import (

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.manifest import StageManifest, TokenizerRecord
-from infra.settings import Environment
 from infra.store import Store
 from infra.vocabulary import load_vocabulary
 from tasks.heldout import HeldoutSettings, is_heldout

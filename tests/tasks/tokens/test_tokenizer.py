@@ -6,9 +6,9 @@ import pytest
 import sentencepiece
 
 from infra.cluster import Cluster, open_cluster
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import StageManifest, TokenizerRecord
-from infra.settings import Environment
 from infra.store import Store
 from infra.vocabulary import load_vocabulary
 from tasks.heldout import HeldoutSettings
