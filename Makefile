@@ -12,7 +12,7 @@ PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python; d
 .PHONY: help install demo ui test e2e lint format bench lock clean
 
 help: ## Say what there is to make
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: $(INSTALLED) ## Install everything into .venv from the lock
 
