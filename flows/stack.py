@@ -11,10 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -27,6 +25,8 @@ from infra.store import Store
 
 logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
+WORKER_STOP_SECONDS = 90.0
+"""Above the time that ranks have for a checkpoint (`JobSpec.grace_seconds`)."""
 
 
 class StackSettings(Settings):
@@ -74,6 +74,8 @@ class ServiceStatus(Settings):
     since: str
     trouble: str
     """What is wrong; empty if nothing is."""
+    restarts: int = 0
+    """How often it ended by itself and was started again."""
 
 
 class Status(Settings):
@@ -88,6 +90,7 @@ class Status(Settings):
             return f"Nothing runs for {self.root}; `gristmill up` starts it"
         return "\n".join(
             f"{each.name:<15} {each.trouble or 'runs':<10} {each.address:<28} since {each.since} (process {each.pid})"
+            + (f", ended by itself and started again {each.restarts} times" if each.restarts else "")
             for each in self.services
         )
 
@@ -107,7 +110,12 @@ def status(root: str) -> Status:
 def _status(running: RunningService) -> ServiceStatus:
     since = datetime.fromtimestamp(running.created, UTC).isoformat(timespec="seconds")
     return ServiceStatus(
-        name=running.name, address=running.address, pid=running.pid, since=since, trouble=running.trouble()
+        name=running.name,
+        address=running.address,
+        pid=running.pid,
+        since=since,
+        trouble=running.trouble(),
+        restarts=running.restarts,
     )
 
 
@@ -120,7 +128,7 @@ def down(root: str) -> Status:
 def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     """Start everything, say where it is, and stop it all on Ctrl-C, SIGTERM or `gristmill down`.
 
-    RunFailed if a service does not start, or ends by itself.
+    A service that ends by itself is started again; RunFailed if one does not start, or ends too often in a row.
     """
     root = Store(settings.environment.root).local_path("").absolute()
     os.environ.update(_prefect_environment(settings, root))
@@ -134,14 +142,13 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
             began = time.monotonic()
             services.start(service)
             logger.info("%s: runs after %.0f s", service.name, time.monotonic() - began)
-        register(settings, root)
+        _register(settings, root)
         services.start(_worker(settings))
         say(f"Prefect  {settings.prefect_url}")
         say(f"MLflow   {settings.mlflow_url}")
         say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
         while not asked.wait(1):
-            if (ended := services.ended()) is not None:
-                raise RunFailed(f"{ended.name} ended by itself", "all services must run", f"Read {ended.log}")
+            services.look_after()
 
 
 def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
@@ -154,6 +161,7 @@ def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own terminal has our own log
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "DO_NOT_TRACK": "1",
     }
 
@@ -207,41 +215,16 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
 
 def _worker(settings: StackSettings) -> Service:
     loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
-    return Service("prefect-worker", "prefect", ["worker", "start", "--pool", settings.pool], environment=loud)
+    arguments = ["worker", "start", "--pool", settings.pool]
+    # Flow runs go on if the worker is killed; when it is stopped, they have time for a checkpoint.
+    return Service(
+        "prefect-worker", "prefect", arguments, environment=loud, stop_seconds=WORKER_STOP_SECONDS, children_go_on=True
+    )
 
 
-def register(settings: StackSettings, root: Path) -> list[str]:
-    """Register every flow with the addresses of these services in its form; returns the deployments' names."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-    from prefect.types.entrypoint import EntrypointType
+def _register(settings: StackSettings, root: Path) -> None:
+    from flows.registration import register
 
-    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
-        client.create_work_pool(WorkPoolCreate(name=settings.pool, type="process"))
-    environment = settings.used_by_flows(root).model_dump(mode="json", exclude_unset=True)
-    names = []
-    for flow in _flows():
-        takes = "settings" if "settings" in flow.parameters.properties else "environment"
-        parameters: dict[str, Any] = {"environment": environment}
-        deployment = flow.to_deployment(
-            "default",
-            parameters={"settings": parameters} if takes == "settings" else parameters,
-            work_pool_name=settings.pool,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
-        deployment.apply()
-        names.append(f"{flow.name}/default")
-    return names
-
-
-def _flows() -> list[Any]:
-    from flows.ablation import ablate
-    from flows.comparison import compare
-    from flows.corpus import build_corpus
-    from flows.end_to_end import crawl_to_model
-    from flows.evaluation import evaluate
-    from flows.pretraining import pretrain
-    from flows.promotion import promote
-
-    return [crawl_to_model, build_corpus, pretrain, evaluate, compare, promote, ablate]
+    began = time.monotonic()
+    names = register(settings.used_by_flows(root), settings.pool)
+    logger.info("%d deployments: registered in %.0f s", len(names), time.monotonic() - began)

@@ -1,7 +1,8 @@
 """Programs that serve others, started together and stopped together: a team's servers on one machine.
 
 Each is a child in a process group of its own, with a log file; it dies with the process that started it. What runs is
-written down in one file, so that another process can ask for it and stop it.
+written down in one file, so that another process can ask for it and stop it. One that ends by itself is started again,
+after a pause that doubles, a few times in a row.
 """
 
 import json
@@ -25,6 +26,13 @@ from infra.settings import Settings
 logger = logging.getLogger(__name__)
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
+_DOWN_SECONDS = 300.0
+RESTARTS = 5
+"""How often in a row a service is started again."""
+FIRST_PAUSE_SECONDS = 1.0
+"""Before the first of them; it doubles from one to the next."""
+STEADY_SECONDS = 600.0
+"""A service that has run for so long is taken for sound: the next end is the first in a row."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,10 @@ class Service:
     ready: str = ""
     """A URL that answers when the service does its work; none where running is all that can be asked."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    stop_seconds: float = STOP_SECONDS
+    """How long it may take to end after SIGTERM before it is killed."""
+    children_go_on: bool = False
+    """Whether what it has started goes on when it ends by itself; else that ends before it is started again."""
 
 
 class RunningService(Settings):
@@ -52,6 +64,8 @@ class RunningService(Settings):
     address: str
     ready: str
     log: str
+    restarts: int = 0
+    """How often it ended by itself and was started again."""
 
     @property
     def process(self) -> psutil.Process | None:
@@ -78,6 +92,21 @@ class StackRecord(Settings):
         return find_process(self.pid, self.created)
 
 
+@dataclass
+class _Kept:
+    """A service, its process, and how it has fared."""
+
+    service: Service
+    process: subprocess.Popen[bytes]
+    running: RunningService
+    in_a_row: int = 0
+    """How often it was started again since it last ran steadily."""
+    due: float | None = None
+    """When it is to be started again, after it has ended."""
+    earlier: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    """Those that have ended, whose children go on."""
+
+
 class Services:
     """Starts services one after the other; leaving the block stops them, the last one first."""
 
@@ -92,21 +121,30 @@ class Services:
                 "one set of services runs at a time",
                 "Stop them with `gristmill down`",
             )
-        self._running: list[tuple[RunningService, subprocess.Popen[bytes]]] = []
+        self._kept: list[_Kept] = []
 
     def __enter__(self) -> "Services":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for running, process in reversed(self._running):
-            logger.info("%s: stopping", running.name)
-            stop_group(process)
+        for each in reversed(self._kept):
+            logger.info("%s: stopping", each.service.name)
+            for process in (each.process, *each.earlier):
+                stop_group(process, each.service.stop_seconds)
         (self._folder / "services.json").unlink(missing_ok=True)
 
     def start(self, service: Service, seconds: float = START_SECONDS) -> RunningService:
         """Start one and wait until it answers; RunFailed with the end of its log if it does not in time."""
+        (self._folder / f"{service.name}.log").unlink(missing_ok=True)
+        kept = _Kept(service, *self._spawn(service))
+        self._kept.append(kept)
+        self._write()
+        _wait(kept, seconds)
+        return kept.running
+
+    def _spawn(self, service: Service, restarts: int = 0) -> tuple[subprocess.Popen[bytes], RunningService]:
         log = self._folder / f"{service.name}.log"
-        with log.open("wb") as out:
+        with log.open("ab") as out:
             process = subprocess.Popen(
                 child_command(service.module, service.arguments),
                 env={**os.environ, **service.environment},
@@ -115,44 +153,83 @@ class Services:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        created = psutil.Process(process.pid).create_time()
-        running = RunningService(
+        return process, RunningService(
             name=service.name,
             pid=process.pid,
-            created=created,
+            created=psutil.Process(process.pid).create_time(),
             address=service.address,
             ready=service.ready,
             log=str(log),
+            restarts=restarts,
         )
-        self._running.append((running, process))
-        self._write()
-        self._wait(running, process, seconds)
-        return running
 
     def _write(self) -> None:
         own = psutil.Process()
-        services = tuple(running for running, _ in self._running)
+        services = tuple(each.running for each in self._kept)
         record = StackRecord(pid=own.pid, created=own.create_time(), services=services)
         temporary = self._folder / "services.json.tmp"
         temporary.write_text(record.model_dump_json(indent=1))
         temporary.replace(self._folder / "services.json")
 
-    def _wait(self, running: RunningService, process: subprocess.Popen[bytes], seconds: float) -> None:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and process.poll() is None:
-            if not running.ready or answers(running.ready):
-                return
-            time.sleep(0.2)
-        lines = Path(running.log).read_text(errors="replace").splitlines()[-5:]
-        raise RunFailed(
-            f"{running.name} did not start: {' | '.join(lines) or 'it said nothing'}",
-            f"it must answer at {running.ready} within {seconds:.0f} seconds",
-            f"Read {running.log}; another program may hold its port",
-        )
+    def look_after(self) -> None:
+        """Start again what has ended by itself; to be called about every second.
 
-    def ended(self) -> RunningService | None:
-        """A service that has ended by itself."""
-        return next((running for running, process in self._running if process.poll() is not None), None)
+        It returns at once: a service comes back after a pause, and answers when it is ready. RunFailed for one that
+        has ended too often in a row.
+        """
+        for each in self._kept:
+            if each.due is not None:
+                self._start_again(each)
+            elif (code := each.process.poll()) is not None:
+                _note_end(each, code)
+
+    def _start_again(self, kept: _Kept) -> None:
+        assert kept.due is not None, "it has ended"
+        if time.monotonic() >= kept.due:
+            if kept.service.children_go_on:
+                kept.earlier.append(kept.process)
+            else:  # they may hold its port
+                stop_group(kept.process)
+            kept.process, kept.running = self._spawn(kept.service, kept.running.restarts + 1)
+            kept.due = None
+            self._write()
+            logger.warning("%s: started again (%d of %d in a row)", kept.service.name, kept.in_a_row, RESTARTS)
+
+
+def _note_end(kept: _Kept, code: int) -> None:
+    """Decide when a service that has ended is started again; RunFailed if it is not."""
+    if time.time() - kept.running.created > STEADY_SECONDS:
+        kept.in_a_row = 0
+    if kept.in_a_row == RESTARTS:
+        raise RunFailed(
+            f"{kept.service.name} ended by itself {RESTARTS + 1} times in a row",
+            "all services must run",
+            f"Read {kept.running.log}",
+        )
+    pause = FIRST_PAUSE_SECONDS * 2**kept.in_a_row
+    kept.in_a_row += 1
+    kept.due = time.monotonic() + pause
+    logger.warning(
+        "%s: ended by itself (code %d), starts again in %.0f s; see %s",
+        kept.service.name,
+        code,
+        pause,
+        kept.running.log,
+    )
+
+
+def _wait(kept: _Kept, seconds: float) -> None:
+    running, end = kept.running, time.monotonic() + seconds
+    while time.monotonic() < end and kept.process.poll() is None:
+        if not running.ready or answers(running.ready):
+            return
+        time.sleep(0.2)
+    lines = Path(running.log).read_text(errors="replace").splitlines()[-5:]
+    raise RunFailed(
+        f"{running.name} did not start: {' | '.join(lines) or 'it said nothing'}",
+        f"it must answer at {running.ready} within {seconds:.0f} seconds",
+        f"Read {running.log}; another program may hold its port",
+    )
 
 
 def answers(url: str) -> bool:
@@ -164,14 +241,27 @@ def answers(url: str) -> bool:
         return False
 
 
-def stop_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask a process to end, then end its whole group."""
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def stop_group(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> None:
+    """Ask a process to end, or, if it has ended already, what it left of its group; then kill what is left."""
+    end = time.monotonic() + seconds
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+    elif _signal_group(process.pid, signal.SIGTERM):
+        while _signal_group(process.pid, 0) and time.monotonic() < end:
+            time.sleep(0.1)
+    _signal_group(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def _signal_group(group: int, number: int) -> bool:
+    """Send a signal, or with 0 none, to all processes of a group; False if there is none."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def read_record(folder: Path) -> StackRecord | None:
@@ -188,7 +278,7 @@ def stop(folder: Path) -> StackRecord:
     starter = record.process
     if starter is not None:
         starter.send_signal(signal.SIGTERM)
-        starter.wait(STOP_SECONDS * (len(record.services) + 1))
+        starter.wait(_DOWN_SECONDS)
     for each in record.services:  # of a starter that was killed, whose children ended with it
         if (left := each.process) is not None:
             left.kill()

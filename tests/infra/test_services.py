@@ -3,8 +3,10 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from infra.errors import BadInput, RunFailed
@@ -67,7 +69,7 @@ def test_they_end_with_the_process_that_started_them(starter: "subprocess.Popen[
         time.sleep(0.05)
     assert [each.trouble().partition(";")[0] for each in record.services] == ["has ended", "has ended"]
     with Services(tmp_path) as services:  # what is left behind stops nobody
-        assert services.ended() is None
+        services.look_after()
 
 
 def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
@@ -77,3 +79,57 @@ def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     ):
         own.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
     assert read_record(tmp_path) is None
+
+
+SERVER = """
+import http.server, os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def look_after(services: Services, holds: Callable[[], bool]) -> None:
+    """For at most half a minute, as `gristmill up` does."""
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        services.look_after()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("go_on", [True, False])
+def test_one_that_is_killed_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, go_on: bool
+) -> None:
+    (tmp_path / "their_server.py").write_text(SERVER)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    port = str(free_port())
+    address = f"http://127.0.0.1:{port}/"
+    with Services(tmp_path / "own") as services:
+        service = Service("server", "their_server", [port], address, address, children_go_on=go_on)
+        first = services.start(service).process
+        assert first is not None
+        (child,) = first.children()
+        first.kill()
+        look_after(services, lambda: (record := read_record(tmp_path / "own")) and record.services[0].restarts == 1)
+        record = read_record(tmp_path / "own")
+        assert record is not None
+        (again,) = record.services
+        look_after(services, lambda: not again.trouble())
+        assert again.pid != first.pid
+        assert is_alive(child) == go_on
+        assert "server: ended by itself (code -9), starts again in 1 s" in caplog.text
+    assert not is_alive(child)
+    assert again.process is None
+
+
+def test_one_that_ends_again_and_again_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.services.FIRST_PAUSE_SECONDS", 0.01)
+    with Services(tmp_path) as services:
+        services.start(Service("brief", "timeit", ["-n", "1", "-r", "1", "pass"]))
+        with pytest.raises(RunFailed, match="brief ended by itself 6 times in a row"):
+            look_after(services, lambda: False)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
