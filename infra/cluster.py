@@ -13,7 +13,7 @@ import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
 
 from infra.environment import Environment
-from infra.errors import BadInput, RunFailed
+from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
 
 logger = logging.getLogger(__name__)
@@ -45,11 +45,18 @@ class Cluster:
         """Worker processes now connected."""
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item], label: str) -> Iterator[Result]:
+    def map(
+        self,
+        function: Callable[[Item], Result],
+        items: Sequence[Item],
+        label: str,
+        on_failure: Callable[[Item, RunFailed], None] | None = None,
+    ) -> Iterator[Result]:
         """Yield results as they finish, at most four for each worker in flight; RunFailed names the item that failed.
 
-        A task whose worker dies is given to another. On any exception, cancellation included, what is still queued
-        is cancelled.
+        With `on_failure`, items that fail are given to it and the others go on, unless the user's input is wrong
+        (BadInput) or the disk is full (DiskFull): no other item would fare better. A task whose worker dies is given
+        to another. On any exception, cancellation included, what is still queued is cancelled.
         """
         queue = iter(items)
         owners: dict[Future, Item] = {}
@@ -67,7 +74,14 @@ class Cluster:
                 submit_next()
             for future in finished:
                 item = owners.pop(future)
-                yield self._result(future, item, label)
+                try:
+                    result = self._result(future, item, label)
+                except RunFailed as error:
+                    if on_failure is None or isinstance(error, DiskFull):
+                        raise
+                    on_failure(item, error)
+                else:
+                    yield result
                 future.release()
                 submit_next()
         finally:

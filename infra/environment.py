@@ -17,6 +17,8 @@ class Environment(Settings):
     """Memory limit of each local Dask worker, such as 4GiB; auto shares this machine's memory among them."""
     shard_retries: int = operational(2, ge=0, le=20)
     """How often a shard is tried again after its worker died or its function failed."""
+    max_failed_shards: int = operational(100, ge=1)
+    """A stage stops early when so many of its shards have failed; fewer failures stop it when all others are done."""
     mlflow_tracking_uri: str | None = operational(None)
     """Address of an MLflow server; unset records into SQLite under the root."""
     mlflow_experiment: str = operational("gristmill", min_length=1)

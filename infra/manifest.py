@@ -83,6 +83,8 @@ class ShardRecord(Manifest):
     """Further outputs by name: records that could not be read, documents held out."""
     reasons: dict[str, int] = Field(default_factory=dict)
     """Dropped documents by reason code."""
+    quarantined: dict[str, int] = Field(default_factory=dict)
+    """Records that could not be read, by reason code."""
     counters: dict[str, int] = Field(default_factory=dict)
     """Other counts that the stage keeps, such as redactions by kind."""
     incomplete: bool = False
@@ -127,7 +129,7 @@ class StageManifest(Manifest):
         """Rows of one of the further outputs."""
         return sum(shard.others[output].rows for shard in self.shards if output in shard.others)
 
-    def total(self, field: Literal["reasons", "counters"]) -> dict[str, int]:
+    def total(self, field: Literal["reasons", "quarantined", "counters"]) -> dict[str, int]:
         """Counts summed over shards, largest first."""
         totals: dict[str, int] = {}
         for shard in self.shards:

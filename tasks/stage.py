@@ -18,7 +18,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
@@ -27,6 +26,7 @@ import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from infra.cluster import Cluster
+from infra.environment import Environment
 from infra.manifest import (
     FileRecord,
     ShardRecord,
@@ -39,9 +39,9 @@ from infra.manifest import (
 from infra.schema import DOCUMENTS, DROPPED
 from infra.settings import Settings
 from infra.store import HashingFile, Store
+from tasks.observer import MadeShard, ShardLog, StageObserver, log_summary
 
 logger = logging.getLogger(__name__)
-PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,9 @@ class StageRunner:
 
     store: Store
     cluster: Cluster
+    observer: StageObserver = field(default_factory=StageObserver)
+    max_failed_shards: int = Environment.model_fields["max_failed_shards"].default
+    """A stage stops when so many of its shards have failed; before that it makes all the others."""
 
     def apply(
         self, stage: Stage, function: Callable[[pa.Table, Any], Split], parent: StageManifest, settings: Settings
@@ -161,13 +164,18 @@ class StageRunner:
         manifest_path = f"{folder}/manifest.json"
         if (manifest := finished_stage(self.store, manifest_path)) is not None:
             logger.info("%s: already done, %s documents kept", stage.name, f"{manifest.kept:,}")
+            self.observer.stage_finished(manifest, None)
             return manifest
         schema = stage.schema(settings) if callable(stage.schema) else stage.schema
         tasks = [
             ShardTask(stage, function, settings, schema, folder, index, len(sources), source)
             for index, source in enumerate(sources)
         ]
-        records, telemetry = self._run_shards(stage, tasks)
+        try:
+            records, telemetry = self._run_shards(stage, folder, tasks)
+        except BaseException as error:
+            self.observer.stage_failed(type(error).__name__)
+            raise
         manifest = StageManifest(
             **identity,
             fingerprint=fingerprint(**identity),
@@ -176,33 +184,23 @@ class StageRunner:
         )
         telemetry.save(self.store, f"{folder}/telemetry.json")
         manifest.save(self.store, manifest_path)
-        _log_summary(manifest, telemetry, stage.worth_telling)
+        log_summary(manifest, telemetry, stage.worth_telling)
+        self.observer.stage_finished(manifest, telemetry)
         return manifest
 
-    def _run_shards(self, stage: Stage, tasks: Sequence[ShardTask]) -> tuple[list[ShardRecord], Telemetry]:
-        started = time.monotonic()
-        self._prepare_folder(stage, tasks[0].folder if tasks else "")
-        done = {task.index: record for task in tasks if (record := finished_shard(self.store, task)) is not None}
-        reused, peak, documents, reported, counts = len(done), 0, 0, started, Counter[str]()
-        waiting = [task for task in tasks if task.index not in done]
-        for record, resident, counted in self.cluster.map(partial(make_shard, self.store), waiting, stage.name):
-            done[record.index] = record
-            counts.update(counted)
-            peak, documents = max(peak, resident), documents + record.rows_in
-            if time.monotonic() - reported > PROGRESS_SECONDS:
-                reported = time.monotonic()
-                rate = documents / (reported - started)
-                logger.info("%s: %d/%d shards, %.0f documents/s", stage.name, len(done), len(tasks), rate)
-        self._sweep(stage, tasks[0].folder if tasks else "")
-        telemetry = Telemetry(
-            seconds=round(time.monotonic() - started, 3),
-            shards_reused=reused,
-            workers=self.cluster.workers,
-            peak_worker_bytes=peak,
-            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            counts=dict(sorted(counts.items())),
-        )
-        return [done[task.index] for task in tasks], telemetry
+    def _run_shards(self, stage: Stage, folder: str, tasks: Sequence[ShardTask]) -> tuple[list[ShardRecord], Telemetry]:
+        """Make the shards that are missing. Those that fail stop no other; RunFailed names them in the end."""
+        self._prepare_folder(stage, folder)
+        reused = {task.index: record for task in tasks if (record := finished_shard(self.store, task)) is not None}
+        self.observer.stage_started(stage.name, folder, len(tasks), list(reused.values()))
+        log = ShardLog(stage.name, len(tasks), reused, self.observer, self.max_failed_shards)
+        waiting = [task for task in tasks if task.index not in reused]
+        make = partial(make_shard, self.store)
+        for made in self.cluster.map(make, waiting, stage.name, lambda task, error: log.failed(task.source, error)):
+            log.done(made)
+        self._sweep(stage, folder)
+        log.check()
+        return [log.records[task.index] for task in tasks], log.telemetry(self.cluster.workers)
 
     def _prepare_folder(self, stage: Stage, folder: str) -> None:
         self.store.make_folder(folder, private=stage.private)
@@ -241,14 +239,16 @@ def finished_shard(store: Store, task: ShardTask) -> ShardRecord | None:
     return record if is_whole(store, task.folder, record) else None
 
 
-def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int, dict[str, int]]:
-    """Run a shard function, commit its outputs, then its record; that, peak resident bytes, counts of telemetry."""
-    started, incomplete = _processor_seconds(), False
-    reasons, counters, telemetry = Counter[str](), Counter[str](), Counter[str]()
+def make_shard(store: Store, task: ShardTask) -> MadeShard:
+    """Run a shard function, commit its outputs, then its record."""
+    began, started, incomplete = time.monotonic(), _processor_seconds(), False
+    reasons, counters, telemetry, quarantined = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     with ShardFiles(store, task) as files:
         for split in task.function(store, task.source, task.settings):
             files.write(split)
             reasons.update(cast("list[str]", split.dropped["reason"].to_pylist()))
+            if (unreadable := split.others.get("quarantined")) is not None:
+                quarantined.update(cast("list[str]", unreadable["reason"].to_pylist()))
             counters.update(split.counters)
             telemetry.update(split.telemetry)
             incomplete = incomplete or split.incomplete
@@ -261,12 +261,14 @@ def make_shard(store: Store, task: ShardTask) -> tuple[ShardRecord, int, dict[st
         dropped=dropped,
         others=others,
         reasons=dict(sorted(reasons.items())),
+        quarantined=dict(sorted(quarantined.items())),
         counters=dict(sorted(counters.items())),
         incomplete=incomplete,
     )
     record.save(store, task.record_path)
     telemetry["cpu_ms"] = round(1000 * (_processor_seconds() - started))
-    return record, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, dict(telemetry)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return MadeShard(record, peak, dict(telemetry), time.monotonic() - began)
 
 
 def _processor_seconds() -> float:
@@ -379,22 +381,3 @@ def shard_content(record: ShardRecord) -> list[Any]:
     """What a shard hands on, whatever made it: the material of the stage's digest."""
     handed_on = {"kept": record.kept, **record.others}
     return [record.source, {name: each.sha256 for name, each in handed_on.items() if name != "quarantined"}]
-
-
-def _log_summary(manifest: StageManifest, telemetry: Telemetry, worth_telling: Mapping[str, str]) -> None:
-    logger.info(
-        "%s: %d/%d shards, %s in, %s kept, %s dropped, %.1f s, %.0f documents/s",
-        manifest.stage,
-        len(manifest.shards),
-        len(manifest.shards),
-        f"{manifest.rows_in:,}",
-        f"{manifest.kept:,}",
-        f"{sum(manifest.total('reasons').values()):,}",
-        telemetry.seconds,
-        manifest.rows_in / max(telemetry.seconds, 1e-3),
-    )
-    told = [
-        f"{telemetry.counts[name]:,} {words}" for name, words in worth_telling.items() if telemetry.counts.get(name)
-    ]
-    if told:
-        logger.info("%s: %s", manifest.stage, ", ".join(told))

@@ -109,6 +109,17 @@ def fail(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
         raise ArithmeticError("cannot go on")
 
 
+def fail_no_more(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
+    """What `fail` leaves of a shard that it does not fail on."""
+    yield Split(numbers(source, 0, 10))
+
+
+def fail_long(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
+    """Fail on every shard, with a message that quotes a document."""
+    raise ValueError("a line\n" * 1000)
+    yield
+
+
 def refuse(_: Store, source: str, settings: CountSettings) -> Iterator[Split]:
     """Refuse the user's input."""
     raise BadInput(f"source {source}", "a rule", "A remedy")

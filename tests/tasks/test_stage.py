@@ -6,18 +6,20 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from infra.cluster import Cluster
 from infra.errors import BadInput, DiskFull, RunFailed
-from infra.manifest import StageManifest, Telemetry
+from infra.manifest import ShardRecord, StageManifest, Telemetry
 from infra.schema import DOCUMENTS, DROPPED
 from infra.store import Store
+from tasks.observer import FailedShard, MadeShard, StageObserver
 from tasks.stage import (
     ShardFunction,
     ShardTask,
@@ -38,6 +40,8 @@ from tests.tasks.shard_functions import (
     Incomplete,
     count,
     fail,
+    fail_long,
+    fail_no_more,
     refuse,
     stumble,
 )
@@ -195,12 +199,62 @@ def test_an_incomplete_shard_is_tried_again_and_its_children_notice(tmp_path: Pa
     assert run(root, cluster, fail) == whole
 
 
-def test_a_failing_shard_stops_the_stage_and_leaves_the_finished_ones(tmp_path: Path, cluster: Cluster) -> None:
-    with pytest.raises(RunFailed, match=r"counting: shard 1 \(b\) failed \(ArithmeticError: cannot go on\)"):
-        run(tmp_path, cluster, fail)
+class Noted(StageObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def stage_started(self, stage: str, folder: str, shards: int, reused: Sequence[ShardRecord]) -> None:
+        self.calls.append(("started", (stage, shards, len(reused))))
+
+    def shard_done(self, made: MadeShard) -> None:
+        self.calls.append(("done", made.record.source))
+
+    def shard_failed(self, failed: FailedShard) -> None:
+        self.calls.append(("failed", str(failed)))
+
+    def stage_finished(self, manifest: StageManifest, telemetry: Telemetry | None) -> None:
+        self.calls.append(("finished", telemetry and telemetry.shards_reused))
+
+    def stage_failed(self, reason: str) -> None:
+        self.calls.append(("ended", reason))
+
+
+def test_a_failing_shard_stops_no_other_and_is_made_alone_next_time(
+    tmp_path: Path, cluster: Cluster, uninterrupted: dict[str, str]
+) -> None:
+    noted = Noted()
+    runner = StageRunner(Store(str(tmp_path)), cluster, noted)
+    with pytest.raises(RunFailed) as caught:
+        runner.run(COUNTING, fail, SOURCES, SETTINGS, {"parent": "p"})
+    assert caught.value.value == "counting: 1 of 4 shards failed: b (ArithmeticError: cannot go on)"
+    assert "all other shards are done and kept" in caught.value.rule
     assert list(tmp_path.rglob("manifest.json")) == []
     assert list(tmp_path.rglob("*part-00001*")) == []
     assert temporary(tmp_path) == []
+    (_, *shards, last), noted.calls = noted.calls, []
+    assert sorted(shards) == [
+        ("done", "a"),
+        ("done", "c"),
+        ("done", "d"),
+        ("failed", "b (ArithmeticError: cannot go on)"),
+    ]
+    assert last == ("ended", "RunFailed")
+
+    runner.run(COUNTING, fail_no_more, SOURCES, SETTINGS, {"parent": "p"})
+    runner.run(COUNTING, fail, SOURCES, SETTINGS, {"parent": "p"})
+    assert noted.calls == [("started", ("counting", 4, 3)), ("done", "b"), ("finished", 3), ("finished", None)]
+
+
+def test_a_stage_whose_shards_all_fail_stops_before_it_has_tried_them_all(tmp_path: Path, cluster: Cluster) -> None:
+    noted = Noted()
+    runner = StageRunner(Store(str(tmp_path)), cluster, noted, max_failed_shards=3)
+    sources = [f"b{number}" for number in range(40)]
+    with pytest.raises(RunFailed, match=r"3 of 40 shards failed: b.*environment\.max_failed_shards"):
+        runner.run(COUNTING, fail_long, sources, SETTINGS, {"parent": "p"})
+    assert [name for name, _ in noted.calls] == ["started", "failed", "failed", "failed", "ended"]
+    assert all(len(text) < 300 for name, text in noted.calls if name == "failed")
 
 
 def test_what_the_user_did_wrong_is_said_as_it_is(tmp_path: Path, cluster: Cluster) -> None:
@@ -247,7 +301,8 @@ def test_a_stage_may_live_on_a_remote_file_system() -> None:
     store = Store("memory://stage-on-remote")
     task = ShardTask(COUNTING, count, SETTINGS, NUMBERS, "stages/counting/x", 0, 1, "a")
     assert finished_shard(store, task) is None
-    record, resident, counted = make_shard(store, task)
+    record, resident, counted, seconds = make_shard(store, task)
+    assert seconds > 0
     assert finished_shard(store, task) == record
     assert store.sha256(f"stages/counting/x/{record.kept.path}") == record.kept.sha256
     assert resident > 1 << 20
@@ -259,7 +314,7 @@ def test_what_is_true_of_one_run_only_is_counted_beside_the_manifest(
 ) -> None:
     stage = replace(COUNTING, worth_telling={"stumbles": "stumbles", "falls": "falls"})
     runner = StageRunner(Store(str(tmp_path)), cluster)
-    with caplog.at_level("INFO", "tasks.stage"):
+    with caplog.at_level("INFO", "tasks"):
         manifest = runner.run(stage, stumble, SOURCES, SETTINGS, {"parent": "p"})
     counts = telemetry(tmp_path, manifest).counts
     assert counts.pop("cpu_ms") >= 0

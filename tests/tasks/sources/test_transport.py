@@ -404,7 +404,7 @@ def test_a_misbehaving_mirror_shows_in_the_telemetry_alone(
     for name, base in (("faulty", faulty_mirror), ("sound", str(shared_data / "commoncrawl"))):
         store = Store(str(tmp_path / name))
         source = SourceSettings(base_url=base, crawl="CC-MAIN-2026-92", transport=quick)
-        with caplog.at_level("INFO", "tasks.stage"):
+        with caplog.at_level("INFO", "tasks"):
             manifest = fetch(StageRunner(store, cluster), source)
         counted.append(Telemetry.load(store, f"{manifest.folder}/telemetry.json").counts)
     assert tree(tmp_path / "faulty") == tree(tmp_path / "sound")
