@@ -18,7 +18,6 @@ from pydantic import Field
 
 from flows import progress
 from infra.environment import Environment
-from infra.errors import RunFailed
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
 from infra.store import Store

@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from infra.errors import BadInput, RunFailed
-from infra.services import Service, Services, read_record, stop
+from infra.services import RunningService, Service, Services, read_record, stop
 from tests.flows.conftest import free_port
 
 STARTER = """
 import signal, sys, threading
 from pathlib import Path
-from infra.services import Service, Services
+from infra.services import RunningService, Service, Services
 
 asked = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -111,10 +111,8 @@ def test_one_that_is_killed_is_started_again(
         assert first is not None
         (child,) = first.children()
         first.kill()
-        look_after(services, lambda: (record := read_record(tmp_path / "own")) and record.services[0].restarts == 1)
-        record = read_record(tmp_path / "own")
-        assert record is not None
-        (again,) = record.services
+        look_after(services, lambda: read(tmp_path / "own").restarts == 1)
+        again = read(tmp_path / "own")
         look_after(services, lambda: not again.trouble())
         assert again.pid != first.pid
         assert is_alive(child) == go_on
@@ -133,3 +131,10 @@ def test_one_that_ends_again_and_again_is_given_up(tmp_path: Path, monkeypatch: 
 
 def is_alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def read(folder: Path) -> RunningService:
+    record = read_record(folder)
+    assert record is not None
+    (service,) = record.services
+    return service
