@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from infra.errors import BadInput, DiskFull, RunFailed
-from infra.launch import JobSpec, LocalLauncher, redact
+from infra.launch import JobSpec, LocalLauncher
 
 
 def job(folder: Path, body: str, processes: int = 2, **environment: str) -> JobSpec:
@@ -44,7 +44,7 @@ def test_streams_lines_without_secrets(tmp_path) -> None:
 def test_reports_the_error_that_a_rank_reported(tmp_path) -> None:
     body = """
         from infra.errors import DiskFull
-        from infra.launch import reporting_failures
+        from infra.ranks import reporting_failures
         with reporting_failures():
             if rank == 1:
                 raise DiskFull("checkpoint", "must fit", "Free space")
@@ -71,7 +71,7 @@ def test_reports_the_last_lines_of_the_rank_that_failed(tmp_path) -> None:
 def test_refused_input_keeps_its_kind(tmp_path) -> None:
     body = """
         from infra.errors import BadInput
-        from infra.launch import reporting_failures
+        from infra.ranks import reporting_failures
         with reporting_failures():
             raise BadInput("heads = 3", "must be even", "Set 4")
         """
@@ -105,7 +105,7 @@ def test_killed_launcher_leaves_nothing_behind(tmp_path) -> None:
     spec = job(
         tmp_path,
         """
-        from infra.launch import reporting_failures
+        from infra.ranks import reporting_failures
         with reporting_failures():
             print("pid", os.getpid(), flush=True)
             time.sleep(600)
@@ -134,10 +134,3 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.1)
     return False
-
-
-def test_redaction_leaves_other_text_alone() -> None:
-    line = "step 1/8 loss 6.2 at http://host:5000/path and user@example.org"
-    assert redact(line) == line
-    assert redact("https://user:pass@host", ()) == "https://user:***@host"
-    assert redact("key abcdefgh!", ("abcdefgh",)) == "key ***!"

@@ -1,0 +1,127 @@
+"""What the ranks of a job say, on whatever machine they are: their lines, and why one of them failed.
+
+A rank tells why it stopped in one line (`reporting_failures`), from which the process that waits for the job makes the
+same error again.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NoReturn
+
+from infra.child import die_with_parent
+from infra.errors import BadInput, DamagedData, DiskFull, GristmillError, RunFailed
+
+logger = logging.getLogger(__name__)
+
+FAILURE_MARK = "gristmill-failure "
+LINE_PREFIX = "[${role_name}${rank}]:"
+"""For TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE: with the role "rank", what `RankOutput` knows ranks of all nodes by."""
+_ERRORS = {error.__name__: error for error in (BadInput, DamagedData, DiskFull, RunFailed)}
+_RANK_LINE = re.compile(r"^\[rank(\d+)\]:(.*)$")
+_FIRST_FAILURE = re.compile(r"^\s*rank\s*:\s*(\d+)")
+_EXIT_CODE = re.compile(r"^\s*exitcode\s*:\s*(-?\d+)")
+_REMEMBERED_LINES = 12
+
+
+class RankOutput:
+    """A job's lines: passes them on, and remembers the end of each rank's for the error message."""
+
+    def __init__(self, on_line: Callable[[str], None], secrets: tuple[str, ...]) -> None:
+        self._on_line, self._secrets = on_line, secrets
+        self._last: dict[int, deque[str]] = {}
+        self._agent: deque[str] = deque(maxlen=60)
+        self._reported: GristmillError | None = None
+
+    def take(self, line: str) -> None:
+        """Read one line of a rank or of an agent."""
+        line = redact(line.rstrip(), self._secrets)
+        found = _RANK_LINE.match(line)
+        if found is None:
+            self._agent.append(line)
+            return
+        rank = int(found[1])
+        text = found[2].removeprefix(f"[rank{rank}]: ")  # which torch puts before the lines of a traceback
+        if text.startswith(FAILURE_MARK):
+            self._reported = self._reported or _error_from(text.removeprefix(FAILURE_MARK))
+            return
+        self._last.setdefault(rank, deque(maxlen=_REMEMBERED_LINES)).append(text)
+        self._on_line(f"[rank {rank}] {text}")
+
+    def failure(self, ending: str) -> GristmillError:
+        """The error that a rank reported, what can be said of the rank that failed first, or how the job ended."""
+        if self._reported:
+            return self._reported
+        rank, rank_code = self._first_failure()
+        lines = list(self._last.get(rank, ())) if rank is not None else list(self._agent)[-5:]
+        value = ending if rank is None else f"rank {rank} {_ending(rank_code)}"
+        if lines and rank_code >= 0:
+            value += "; its last lines:\n  " + "\n  ".join(lines) + "\n"
+        return RunFailed(
+            value,
+            "a job ends well only if every process does",
+            "Run the same command again: training goes on from the latest checkpoint",
+        )
+
+    def _first_failure(self) -> tuple[int | None, int]:
+        """Rank and exit code under torchrun's heading "Root Cause (first observed failure)"."""
+        lines = list(self._agent)
+        heading = next((n for n, line in enumerate(lines) if line.startswith("Root Cause")), len(lines))
+        ranks = [int(found[1]) for line in lines[heading:] if (found := _FIRST_FAILURE.match(line))]
+        codes = [int(found[1]) for line in lines[heading:] if (found := _EXIT_CODE.match(line))]
+        return (ranks[0], codes[0]) if ranks and codes else (None, 0)
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    name = signal.Signals(-code).name
+    hint = " (out of memory, or stopped from outside)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+def _error_from(text: str) -> GristmillError:
+    report = json.loads(text)
+    return _ERRORS.get(report["type"], RunFailed)(report["value"], report["rule"], report["remedy"])
+
+
+def redact(line: str, secrets: tuple[str, ...] = ()) -> str:
+    """The line without the passwords of its URLs and without the given secrets."""
+    line = re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", line)
+    for secret in secrets:
+        line = line.replace(secret, "***")
+    return line
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values of variables that by their name hold a secret; short values would redact ordinary words."""
+    named = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL", re.IGNORECASE)
+    return tuple(value for name, value in environment.items() if named.search(name) and len(value) >= 8)
+
+
+@contextmanager
+def reporting_failures() -> Iterator[None]:
+    """Around the body of a rank: turns a GristmillError into one line for the launcher and its exit code."""
+    die_with_parent(signal.SIGKILL)
+    try:
+        yield
+    except GristmillError as error:
+        logger.error("%s", error)
+        report = {"type": type(error).__name__, "value": error.value, "rule": error.rule, "remedy": error.remedy}
+        sys.stderr.write(f"{FAILURE_MARK}{json.dumps(report)}\n")
+        sys.stderr.flush()
+        _exit_now(error.exit_code)
+
+
+def _exit_now(code: int) -> NoReturn:
+    """Leave without the interpreter's clean-up, where a process group waits for ranks that are stopping too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
