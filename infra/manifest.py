@@ -225,10 +225,10 @@ def dataset_folder(name: str, version: str) -> str:
 
 def load_dataset(store: Store, name: str, version: str | None = None) -> DatasetManifest:
     """Find a dataset by name, newest version unless one is given; BadInput names what there is instead."""
-    versions = _published(store, name)
-    chosen = version or max(versions, key=_version_key, default=None)
+    versions = dataset_versions(store, name)
+    chosen = version or next(reversed(versions), None)
     if chosen is None or chosen not in versions:
-        known = [f"{each}/{v}" for each in store.names("datasets") for v in _published(store, each)]
+        known = [f"{each}/{v}" for each in store.names("datasets") for v in dataset_versions(store, each)]
         raise BadInput(
             f"dataset {name}/{version or 'newest'}",
             f"a dataset must exist under {store.full_path('datasets')}; known: {', '.join(known) or 'none'}",
@@ -237,12 +237,13 @@ def load_dataset(store: Store, name: str, version: str | None = None) -> Dataset
     return DatasetManifest.load(store, f"{dataset_folder(name, chosen)}/manifest.json")
 
 
-def _published(store: Store, name: str) -> list[str]:
-    """Versions of a dataset whose manifest is there; a folder without one was left by a run that was killed."""
+def dataset_versions(store: Store, name: str) -> list[str]:
+    """Versions of a dataset, oldest first, whose manifest is there: a folder without one was left by a killed run."""
     versions = store.names(f"datasets/{name}")
-    return [version for version in versions if store.exists(f"{dataset_folder(name, version)}/manifest.json")]
+    published = [each for each in versions if store.exists(f"{dataset_folder(name, each)}/manifest.json")]
+    return sorted(published, key=version_key)
 
 
-def _version_key(version: str) -> tuple[tuple[int, str], ...]:
+def version_key(version: str) -> tuple[tuple[int, str], ...]:
     """Order 2026.11.9 before 2026.11.22 and 2026.11.22-2 before 2026.11.22-10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in version.replace("-", ".").split("."))

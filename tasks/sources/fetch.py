@@ -6,14 +6,13 @@ it broke, marked incomplete if the cause may pass, and tried again by the next r
 """
 
 import gzip
-import json
 import logging
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from infra.errors import BadInput, RunFailed
+from infra.errors import BadInput, GristmillError, RunFailed
 from infra.manifest import StageManifest, fingerprint
 from infra.schema import QUARANTINE, RESPONSES
 from infra.settings import Settings, operational
@@ -21,6 +20,7 @@ from infra.store import Store
 from tasks.sources.archive import read_archive
 from tasks.sources.collection_reader import read_collection
 from tasks.sources.collections import CollectionSettings, collection_of, list_collections
+from tasks.sources.crawls import list_crawls
 from tasks.sources.responses import STAGE, ResponseBatch
 from tasks.sources.transport import (
     WORTH_TELLING,
@@ -133,11 +133,9 @@ def _no_listing(settings: SourceSettings, listing: str, error: Exception) -> Bad
 
 def _known_crawls(settings: SourceSettings) -> str:
     """Crawl names for an error message; the list is a courtesy, so its absence is no error of its own."""
-    index = settings.base_url.replace("//data.commoncrawl.org", "//index.commoncrawl.org")
     try:
-        collections = json.loads(read_source(join_url(index, "collinfo.json"), settings.transport))
-        return ", ".join(each["id"] for each in collections[:10])
-    except (SourceMissingError, SourceUnavailableError, ValueError, KeyError, TypeError):
+        return ", ".join(each.name for each in reversed(list_crawls(settings)[-10:]))
+    except GristmillError:
         return "no collinfo.json there to say"
 
 
