@@ -18,11 +18,14 @@ from typing import Any
 import yaml
 
 from flows import progress
+from flows.automations import HeartbeatSettings
 from flows.presets import PRESETS
 
 VERSION = version("gristmill")
-JOB_VARIABLES: Mapping[str, Any] = {"env": {"PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES)}}
-"""Given to every run: logs of our packages reach the UI."""
+JOB_VARIABLES: Mapping[str, Any] = {
+    "env": {"PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES), **HeartbeatSettings().environment}
+}
+"""Given to every run: logs of our packages reach the UI, and a run that has died is noticed."""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from flows.automations import HeartbeatSettings, register_automations
 from flows.deployments import JOB_VARIABLES, VERSION, FlowDeployment, every_deployment
 from infra.environment import Environment
 
 
-def register(environment: Environment, pool: str) -> list[str]:
+def register(environment: Environment, pool: str, heartbeats: HeartbeatSettings = HeartbeatSettings()) -> list[str]:
     """Register every flow with these addresses in its form; returns FLOW/NAME of each deployment.
 
     One that is there already gets today's form, description and parameters, and keeps its schedules, whether it is
@@ -22,10 +23,14 @@ def register(environment: Environment, pool: str) -> list[str]:
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-        return [_register(client, each, addresses, pool) for each in every_deployment()]
+        register_automations(client, heartbeats)
+        job = {**JOB_VARIABLES, "env": {**JOB_VARIABLES["env"], **heartbeats.environment}}
+        return [_register(client, each, addresses, pool, job) for each in every_deployment()]
 
 
-def _register(client: Any, deployment: FlowDeployment, addresses: Mapping[str, Any], pool: str) -> str:
+def _register(
+    client: Any, deployment: FlowDeployment, addresses: Mapping[str, Any], pool: str, job: Mapping[str, Any]
+) -> str:
     from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.exceptions import ObjectNotFound
     from prefect.utilities.callables import parameter_schema
@@ -41,7 +46,7 @@ def _register(client: Any, deployment: FlowDeployment, addresses: Mapping[str, A
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
         "work_pool_name": pool,
-        "job_variables": dict(JOB_VARIABLES),
+        "job_variables": dict(job),
         "pull_steps": [],
     }
     try:

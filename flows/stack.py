@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import Field
 
 from flows import progress
+from flows.automations import HeartbeatSettings
 from infra.environment import Environment
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
@@ -43,6 +44,8 @@ class StackSettings(Settings):
     """Port of Dask's dashboard."""
     pool: str = "gristmill"
     """Prefect's work pool."""
+    heartbeats: HeartbeatSettings = HeartbeatSettings()
+    """When a flow run whose process has died is marked Crashed."""
 
     @property
     def prefect_url(self) -> str:
@@ -225,5 +228,5 @@ def _register(settings: StackSettings, root: Path) -> None:
     from flows.registration import register
 
     began = time.monotonic()
-    names = register(settings.used_by_flows(root), settings.pool)
+    names = register(settings.used_by_flows(root), settings.pool, settings.heartbeats)
     logger.info("%d deployments: registered in %.0f s", len(names), time.monotonic() - began)
