@@ -4,10 +4,12 @@ A task receives paths and settings and returns a small record. Prefect never see
 Dask runner costs about 300 CPU milliseconds a task, a plain future about 6.
 """
 
+import contextvars
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
@@ -15,6 +17,7 @@ from distributed import Client, Future, LocalCluster, as_completed
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
+from infra.worker_logs import TOPIC, ForwardLogs, as_record, logged
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -34,6 +37,10 @@ class Cluster:
     def __init__(self, client: Client, retries: int) -> None:
         self._client = client
         self._retries = retries
+        self._context = contextvars.copy_context()
+        client.register_plugin(RateLimitPlugin())
+        client.register_plugin(ForwardLogs())
+        client.subscribe_topic(TOPIC, self._take_record)
 
     @property
     def dashboard(self) -> str:
@@ -58,13 +65,16 @@ class Cluster:
         (BadInput) or the disk is full (DiskFull): no other item would fare better. A task whose worker dies is given
         to another. On any exception, cancellation included, what is still queued is cancelled.
         """
+        self._context = contextvars.copy_context()
         queue = iter(items)
         owners: dict[Future, Item] = {}
         finished: Any = as_completed(loop=self._client.loop, raise_errors=False)
 
         def submit_next() -> None:
             for item in queue:
-                future = self._client.submit(function, item, retries=self._retries, pure=False)
+                future = self._client.submit(
+                    logged, self._client.id, function, item, key=f"{label}-{uuid4()}", retries=self._retries
+                )
                 owners[future] = item
                 finished.add(future)
                 return
@@ -91,6 +101,14 @@ class Cluster:
         """Run one task on a worker and wait for it."""
         return next(self.map(function, [item], label))
 
+    def _take_record(self, event: tuple[float, Any]) -> None:
+        """Handle a worker's log record as one of the caller of `map`, whose context says which Prefect run it is of."""
+        _, message = event
+        if message["client"] == self._client.id:
+            logger = logging.getLogger(message["name"])
+            if logger.isEnabledFor(message["level"]):
+                self._context.run(logger.handle, as_record(message))
+
     def _result(self, future: Future, item: Any, label: str) -> Any:
         if future.status == "finished":
             return future.result()
@@ -109,7 +127,6 @@ def open_cluster(environment: Environment) -> Iterator[Cluster]:
     """Connect to the scheduler that the environment names, or start worker processes on this machine's loopback."""
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it sets INFO for itself when it is imported
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
-        client.register_plugin(RateLimitPlugin())
         yield Cluster(client, environment.shard_retries)
 
 
