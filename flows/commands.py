@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import Field
 
+from flows import init as initializing
 from flows import progress, stack
 from flows.ablation_settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
@@ -167,6 +169,41 @@ def status(root: str, as_json: bool) -> None:
     answer(lambda: stack.status(root), as_json)
 
 
+@click.command("init")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".")
+@JSON
+def init(folder: Path, as_json: bool) -> None:
+    """Make the passwords of docker-compose.yml that are missing in FOLDER/.env; never change one that is there."""
+    answer(lambda: initializing.init(folder), as_json)
+
+
+class RegisterOptions(Settings):
+    """Settings of `gristmill register`."""
+
+    environment: Environment = operational(Environment())
+    """Addresses that forms are filled in with."""
+    pool: str = Field(default="gristmill", min_length=1)
+    """Prefect's work pool."""
+
+
+class Registered(Settings):
+    """What `gristmill register` did."""
+
+    deployments: tuple[str, ...]
+
+    def text(self) -> str:
+        """A line for each deployment, as FLOW/NAME."""
+        return "\n".join(self.deployments)
+
+
+@with_own_settings("register", RegisterOptions)
+def register(settings: RegisterOptions, as_json: bool) -> None:
+    """Register every flow with the Prefect server of PREFECT_API_URL; doing it again changes nothing."""
+    from flows.registration import register as register_deployments
+
+    _show(Registered(deployments=tuple(register_deployments(settings.environment, settings.pool))), as_json)
+
+
 def _serve(settings: HasEnvironment) -> None:
     ensure_prefect_server(prefect_home(prepare(settings)))
 
@@ -175,4 +212,4 @@ def _show(found: Any, as_json: bool) -> None:
     print_json(found) if as_json else click.echo(found.text())
 
 
-ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate, up, down, status)
+ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate, up, down, status, init, register)
