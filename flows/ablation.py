@@ -36,6 +36,7 @@ from flows.config import DatasetSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
 from flows.pretraining import pretrain
+from flows.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint
 from infra.store import Store
@@ -54,6 +55,9 @@ def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
     progress.let_through()
     corpora = variant_corpora(settings)
     check_training(settings)
+    if settings.environment.cost.budget is not None:
+        refuse(plan_ablation(settings, PlanOptions()))
+        settings = settings.model_copy(update={"environment": without_budget(settings.environment)})
     store = Store(settings.environment.root)
     datasets = _build(settings, corpora, store)
     epochs = check_datasets(settings, datasets)

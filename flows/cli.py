@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from flows import commands
+from flows import commands, plan_command
 from flows.command_line import prefect_home, prepare, print_json, with_settings
 from flows.config import PipelineSettings
 from flows.server import ensure_prefect_server, look_further
@@ -65,54 +65,6 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     click.echo(render_text(result.report))
     click.echo(f"Report   {store.full_path(report_paths(result.dataset.folder)[0])}")
     return None
-
-
-_SAMPLE = {
-    "sample_shards": click.option(
-        "--sample-shards", type=click.IntRange(1), default=2, show_default=True, help="Shards to measure on."
-    ),
-    "sample_records": click.option(
-        "--sample-records", type=click.IntRange(1), default=300, show_default=True, help="Records to read of each."
-    ),
-}
-
-
-_ON_PAPER = {
-    "training": click.option("--training", is_flag=True, help="Plan the training instead: memory, time, layouts."),
-    "seventy_billion": click.option("--70b", "seventy_billion", is_flag=True, help="Show layouts of a 70 B model."),
-}
-
-
-@partial(with_settings, "plan", own={**_SAMPLE, **_ON_PAPER})((*_CORPUS_SECTIONS, "training"))
-def plan(
-    settings: PipelineSettings,
-    as_json: bool,
-    sample_shards: int,
-    sample_records: int,
-    training: bool,
-    seventy_billion: bool,
-) -> None:
-    """Say what `corpus` will download and take in disk, time and memory, measured on a sample of the same source."""
-    if training or seventy_billion:
-        return _plan_training(settings, as_json, seventy_billion=seventy_billion)
-    from flows.plan_text import render
-    from flows.planning import PlanSettings, make_plan
-
-    prepare(settings)
-    sample = PlanSettings(sample_shards=sample_shards, sample_records=sample_records)
-    made = make_plan(settings.corpus, settings.environment, sample)
-    if as_json:
-        return print_json(made)
-    click.echo(render(made))
-    return None
-
-
-def _plan_training(settings: PipelineSettings, as_json: bool, *, seventy_billion: bool) -> None:
-    from flows.training_plan import plan_seventy_billion, plan_training, render_training
-
-    vocabulary_size = settings.corpus.tokenizer.vocabulary_size
-    made = plan_seventy_billion() if seventy_billion else plan_training(settings.training, vocabulary_size)
-    print_json(made) if as_json else click.echo(render_training(made))
 
 
 @partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
@@ -178,5 +130,5 @@ def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> N
     return None
 
 
-for _command in (demo, plan, corpus, preview, pretrain, evaluate, show, *commands.ALL):
+for _command in (demo, plan_command.COMMAND, corpus, preview, pretrain, evaluate, show, *commands.ALL):
     main.add_command(_command)

@@ -61,16 +61,9 @@ class SettingsCommand(click.Command):
             formatter.write_dl([(f"{path}={default}", text) for path, default, text in rows], col_max=44)
 
 
-def with_settings(
-    name: str, sections: tuple[str, ...], takes_dataset: bool = False, own: Mapping[str, Any] = MappingProxyType({})
-) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a function of (settings, json output) a command with the options that all commands share.
-
-    If it takes a dataset, NAME or NAME/VERSION may follow the command; the function is told whether one did.
-    Options of its own, by name, are given to the function too.
-    """
-    dataset = click.argument("dataset", metavar="[NAME[/VERSION]]", required=False)
-    options = (
+def settings_options() -> tuple[Any, ...]:
+    """The options by which a command line gives a PipelineSettings; `gather` takes them."""
+    return (
         click.option("--preset", "preset_name", metavar="NAME", help=f"Start from one of: {', '.join(PRESETS)}."),
         _CONFIG,
         _SET,
@@ -82,6 +75,18 @@ def with_settings(
         click.option("--workers", type=int, metavar="N", help="Short for environment.workers."),
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text."),
     )
+
+
+def with_settings(
+    name: str, sections: tuple[str, ...], takes_dataset: bool = False, own: Mapping[str, Any] = MappingProxyType({})
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function of (settings, json output) a command with the options that all commands share.
+
+    If it takes a dataset, NAME or NAME/VERSION may follow the command; the function is told whether one did.
+    Options of its own, by name, are given to the function too.
+    """
+    dataset = click.argument("dataset", metavar="[NAME[/VERSION]]", required=False)
+    options = settings_options()
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(as_json: bool, **given: Any) -> None:

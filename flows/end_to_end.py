@@ -11,6 +11,7 @@ from flows.evaluation import evaluate
 from flows.outcome import Outcome
 from flows.pretraining import pretrain
 from flows.reporting import run_report, write_report
+from flows.whole_plan import affordable
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 @flow(name="crawl_to_model", persist_result=False)
 def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
-    environment = settings.environment
+    environment = affordable("crawl_to_model", settings)
     corpus = build_corpus(settings.corpus, settings.dataset, environment)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment)

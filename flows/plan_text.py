@@ -10,7 +10,10 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 def render(plan: Plan) -> str:
     """The plan as text for a terminal of 110 columns."""
-    return "\n".join([*_sources(plan), "", *_network(plan), "", *_stages(plan), "", *_sums(plan), "", *_notes(plan)])
+    if not plan.stages:
+        return f"All {len(plan.there)} stages are there already under {plan.root}: nothing is left to do"
+    parts = (_sources, _network, _stages, _there, _sums, _notes)
+    return "\n\n".join("\n".join(lines) for part in parts if (lines := list(part(plan))))
 
 
 def _sources(plan: Plan) -> Iterator[str]:
@@ -41,6 +44,15 @@ def _stages(plan: Plan) -> Iterator[str]:
             f"{each.stage:<14}{count(each.documents_in):>14}{count(each.documents_out):>14}{size(each.disk_bytes):>10}"
             f"{time(each.cpu_seconds):>9}{time(each.startup_seconds):>10}{each.workers:>9,}{time(each.seconds):>10}{size(each.peak_worker_bytes):>13}"
         )
+
+
+def _there(plan: Plan) -> Iterator[str]:
+    done = [each.stage for each in plan.there if each.done]
+    if done:
+        yield f"Done already: {', '.join(done)}"
+    for each in plan.there:
+        if each.shards_done and not each.done:
+            yield f"Done in part: {each.stage}, {each.shards_done:,} of {each.shards:,} shards"
 
 
 def _sums(plan: Plan) -> Iterator[str]:

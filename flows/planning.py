@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dask.system import CPU_COUNT
 
+from flows.cached import AlreadyMade, StageThere, already_made
 from flows.coverage import share_read
 from flows.estimates import Estimate, Extrapolation, StagePlan, Totals
 from flows.sample import resolve_source
@@ -20,6 +21,7 @@ from infra.manifest import StageManifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks.config import CorpusSettings
+from tasks.sources.fetch import FETCH
 from tasks.sources.transport import is_http
 from tasks.tokens.tokenization import TOKENIZATION
 
@@ -68,6 +70,11 @@ class NetworkPlan(Settings):
     """Time that the settings' requests and bytes per second ask for at least."""
 
 
+_NO_NETWORK = NetworkPlan(
+    bytes=0, requests=0, expected_retries=0, bytes_per_second=None, seconds_at_speed=0, seconds_at_limits=0
+)
+
+
 class Plan(Settings):
     """What a corpus run will take."""
 
@@ -76,6 +83,9 @@ class Plan(Settings):
     sources: tuple[SourcePlan, ...]
     network: NetworkPlan
     stages: tuple[StagePlan, ...]
+    """What is still to do of each."""
+    there: tuple[StageThere, ...] = ()
+    """What earlier runs have done: finished stages, and of the next one perhaps some shards."""
     tokens_train: Estimate | None
     tokens_heldout: Estimate | None
     totals: Totals
@@ -91,7 +101,9 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
     """Measure a sample and say what the whole will take. BadInput as a run would raise it for the same settings."""
     store = Store(environment.root)
     corpus = corpus.model_copy(update={"source": resolve_source(corpus.source, store)})
-    workers = _workers(environment)
+    workers, there = _workers(environment), already_made(corpus, store)
+    if there.complete:
+        return _nothing_to_do(environment, workers, there)
     # One worker of this machine: none disturbs another's measurement, and a remote one could not see our files.
     alone = environment.model_copy(update={"workers": 1, "scheduler": None, "shard_retries": 0})
     with _throwaway(store) as folder, open_cluster(alone) as cluster:
@@ -101,7 +113,39 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
         small = sampler.run(Store(str(folder / "small")), max(plan.sample_records // SMALLER, 1))
         made = [warming, small, large]
         measured = Extrapolation(corpus, sampler.strata, [_shares(each, sampler) for each in made], made, workers)
-        return _plan(measured, environment, store)
+        return _plan(measured, environment, store, there.stages)
+
+
+def _nothing_to_do(environment: Environment, workers: int, there: AlreadyMade) -> Plan:
+    return Plan(
+        root=environment.root,
+        workers=workers,
+        sources=(),
+        network=_NO_NETWORK,
+        stages=(),
+        there=there.stages,
+        tokens_train=None,
+        tokens_heldout=None,
+        totals=Totals(disk_bytes=0, cpu_seconds=0, seconds=0, peak_worker_bytes=0),
+        free_bytes=None,
+        assumptions=(),
+        warnings=(),
+    )
+
+
+def _left(stages: Sequence[StagePlan], there: Sequence[StageThere]) -> Iterator[StagePlan]:
+    """What is left to do of each stage; one of which some shards are done has the others still before it."""
+    done = {name: [each for each in there if each.stage == name] for name in {each.stage for each in there}}
+    for planned in stages:
+        known = done.get(planned.stage, [])
+        part = 1 - (known[0].shards_done / known[0].shards if known else 0)
+        start = planned.startup_seconds if part else 0.0
+        cpu, seconds = (part * max(0.0, each - start) for each in (planned.cpu_seconds, planned.seconds))
+        left = {"disk_bytes": round(part * planned.disk_bytes), "startup_seconds": start}
+        yield planned.model_copy(
+            update={**left, "cpu_seconds": round(start + cpu, 2), "seconds": round(start + seconds, 2)}
+        )
+        del known[:1]
 
 
 def _workers(environment: Environment) -> int:
@@ -129,11 +173,14 @@ def _shares(one: Pass, sampler: Sampler) -> dict[str, float]:
     }
 
 
-def _plan(measured: Extrapolation, environment: Environment, store: Store) -> Plan:
+def _plan(measured: Extrapolation, environment: Environment, store: Store, there: Sequence[StageThere]) -> Plan:
     network = _network(measured)
+    if any(each.stage == FETCH.name and each.done for each in there):
+        network = _NO_NETWORK
     stages = measured.stages()
     # However many workers there are, the servers' limits hold.
     stages[0] = stages[0].model_copy(update={"seconds": max(stages[0].seconds, network.seconds_at_limits)})
+    stages = list(_left(stages, there))
     tokens = next((each for each in measured.passes[-1].manifests if each.stage == TOKENIZATION.name), None)
     totals = Totals(
         disk_bytes=sum(each.disk_bytes for each in stages),
@@ -148,6 +195,7 @@ def _plan(measured: Extrapolation, environment: Environment, store: Store) -> Pl
         sources=_sources(measured),
         network=network,
         stages=tuple(stages),
+        there=tuple(there),
         tokens_train=_tokens(measured, tokens, "train"),
         tokens_heldout=_tokens(measured, tokens, "heldout"),
         totals=totals,
@@ -190,9 +238,7 @@ def _network(measured: Extrapolation) -> NetworkPlan:
     """The crawl's share of the work, where it comes over HTTP; refusals go by requests, breaks by bytes."""
     source = measured.corpus.source
     if source.crawl is None or not is_http(source.base_url):
-        return NetworkPlan(
-            bytes=0, requests=0, expected_retries=0, bytes_per_second=None, seconds_at_speed=0, seconds_at_limits=0
-        )
+        return _NO_NETWORK
     crawl = next(each for each in measured.strata if each.name == source.crawl)
     size = crawl.bytes * measured.part_wanted(crawl)
     fetched, resumed = max(measured.total("bytes_fetched"), 1), measured.total("http_resumed")
@@ -243,7 +289,6 @@ def _assumptions(measured: Extrapolation, stages: Sequence[StagePlan]) -> Iterat
         names = ", ".join(each.stage for each in stages if each.workers == 1)
         yield f"one worker is taken to do each of these alone, though a large corpus may cut its work in parts: {names}"
     yield "peak memory is what one worker had on the sample; stages that join shards have settings that bound theirs"
-    yield "what earlier runs have finished under the root is not taken off"
     yield from last.notes
 
 

@@ -108,7 +108,7 @@ class BySource:
 class SampleRunner(StageRunner):
     """Runs stages as they are, but fetches a sample of the shards only, and keeps all manifests."""
 
-    choose: Callable[[Sequence[str], Any], list[str]]
+    choose: Callable[[Sequence[str], Any], list[str]] = field(kw_only=True)
     ran: list[StageManifest] = field(default_factory=list)
 
     def run(
@@ -138,7 +138,7 @@ class Sampler:
 
     def run(self, store: Store, records: int, warming: bool = False) -> Pass:
         """Send so many records of each chosen shard, or of those to warm up on, through the pipeline."""
-        runner = SampleRunner(store, self.cluster, partial(self._choose, store, warming))
+        runner = SampleRunner(store, self.cluster, choose=partial(self._choose, store, warming))
         limit = min(records, self.corpus.source.max_records or records)
         source = self.corpus.source.model_copy(update={"max_records": limit})
         collections = tuple(each.model_copy(update={"identify_by": "stat"}) for each in self.corpus.collections)

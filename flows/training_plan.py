@@ -6,10 +6,11 @@ Nothing is started and nothing is asked of a device but, where the settings leav
 
 where again counts what is computed twice (4 / 3 for full recomputation), MFU is what the devices reach while none
 waits for another stage, and idle what a pipeline adds: with m micro-batches in a step, p stages and v pieces in each,
-(p - 1) / v of m + (p - 1) / v (arXiv:2104.04473).
+(p - 1) / v of m + (p - 1) / v (arXiv:2104.04473). Where the tokens per second of the settings' own layout were stated
+or measured, they take the place of peak and MFU; other layouts are taken to differ from it by again and idle alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from infra.errors import BadInput
 from infra.settings import Settings
@@ -18,11 +19,11 @@ from model.estimates.devices import peak_flops
 from model.estimates.fitting import nearest
 from model.estimates.flops import body_parameters, flops_per_token, parameters
 from model.estimates.memory import GIB, Memory, device_memory, estimate_memory, usable
+from model.estimates.rate import Rate, usual_mfu
+from model.estimates.scaling import Scaling, scaling
 from model.settings.layout import ParallelSettings
 
 DEVICE = "H200"
-MFU = 0.5
-"""Near what plain Megatron-Core reaches on two H200s with tensor 2 (50.7 %) and pipeline 2 (48.0 %), for 8 B."""
 
 
 class PlannedLayout(Settings):
@@ -42,7 +43,7 @@ class PlannedLayout(Settings):
     fits: bool | None
     """Unknown where the memory of a device is."""
     device_hours: float | None
-    """Unknown where the peak of a device or the length of the training is."""
+    """Unknown where the rate of a device is; without start and checkpoints."""
     refused: str | None = None
     """Why it cannot work."""
 
@@ -61,7 +62,11 @@ class TrainingPlan(Settings):
     device: str
     device_memory_gib: float | None
     peak_tflops: float | None
-    mfu: float
+    rate: Rate
+    """What the times come from."""
+    scaling: Scaling
+    checkpoint_bytes: float
+    """Of all that are kept at a time, one that is being written included."""
     layouts: tuple[PlannedLayout, ...]
     """That of the settings, then the nearest that work and fit."""
 
@@ -71,36 +76,72 @@ def plan_training(
     vocabulary_size: int,
     *,
     train_tokens: int = 0,
-    device: str = DEVICE,
-    mfu: float = MFU,
+    rate: Rate | None = None,
     others: Sequence[TrainingSettings] | None = None,
 ) -> TrainingPlan:
-    """Plan a training; `train_tokens`, of the training split, matter where the duration is in epochs.
+    """Plan a training; `train_tokens`, of the training split, are 0 where they are unknown.
 
-    `others` are the same training in other layouts; None takes the nearest that work and fit.
+    Without a rate it is what H200s usually reach. `others` are the same training in other layouts; None takes the
+    nearest that work and fit.
     """
+    rate = rate or usual_rate(training, DEVICE)
     available = device_memory(training.parallel)
-    peak = peak_flops(device, training.dtype, training.peak_tflops)
+    peak = peak_flops(rate.device, training.dtype, training.peak_tflops)
     per_token = flops_per_token(training.model, vocabulary_size)
     steps = training.planned_steps(train_tokens)
     tokens = training.batches.samples(steps) * training.model.sequence_length
     if others is None:
         others = nearest(training, vocabulary_size, None if available is None else usable(available))
-    seconds = None if peak is None else tokens * per_token / (peak * mfu)
+    seconds = _device_seconds(training, tokens, rate, None if peak is None else per_token / peak)
     rows = [_row(each, vocabulary_size, available, seconds) for each in [training, *others]]
     embeddings = parameters(training.model, vocabulary_size) - body_parameters(training.model)
+    active = body_parameters(training.model, active=True) + embeddings
     return TrainingPlan(
         weights=parameters(training.model, vocabulary_size),
-        active=body_parameters(training.model, active=True) + embeddings,
+        active=active,
         flops_per_token=per_token,
         steps=steps,
         tokens=tokens,
-        device=device,
+        device=rate.device,
         device_memory_gib=None if available is None else available / GIB,
         peak_tflops=None if peak is None else peak / 1e12,
-        mfu=mfu,
+        rate=rate,
+        checkpoint_bytes=_checkpoints(training, parameters(training.model, vocabulary_size)),
+        scaling=scaling(active, tokens, train_tokens or None),
         layouts=tuple(rows),
     )
+
+
+def _checkpoints(training: TrainingSettings, weights: int) -> float:
+    """Weights and Adam's two moments in float32, and in bfloat16 the weights in that type too; Muon has one moment."""
+    each = weights * ((14 if training.dtype == "bfloat16" else 12) - (4 if training.optimizer.kind == "muon" else 0))
+    keep = training.checkpoint.keep
+    every = training.checkpoint.every_steps
+    return each * (1 if every is None else (keep or 1) + 1)
+
+
+def usual_rate(training: TrainingSettings, device: str, mfu: float | None = None) -> Rate:
+    """An MFU as it is stated, or as it is usual for models of this size."""
+    if mfu is not None:
+        return Rate(device=device, source="as stated", mfu=mfu)
+    return Rate(device=device, source="as measured on H200s for models of about this size", mfu=usual_mfu(training))
+
+
+def _device_seconds(
+    training: TrainingSettings, tokens: int, rate: Rate, seconds_of_token: float | None
+) -> float | None:
+    """Seconds of one device that never waits and computes nothing twice, or None where no rate is known."""
+    if rate.tokens_per_second_per_device is not None:
+        return tokens / rate.tokens_per_second_per_device * (1 - _waiting(training)[1]) / _again(training)
+    return None if seconds_of_token is None or rate.mfu is None else tokens * seconds_of_token / rate.mfu
+
+
+def _waiting(training: TrainingSettings) -> tuple[int, float]:
+    """Micro-batches of a step that a pipeline takes, and the part of the time in which a stage waits."""
+    parallel = training.parallel
+    micro_batches = max(1, training.global_batch_size // (training.micro_batch_size * max(1, parallel.data)))
+    waiting = (parallel.pipeline - 1) / (parallel.virtual_pipeline or 1)
+    return micro_batches, waiting / (micro_batches + waiting)
 
 
 def _row(
@@ -112,9 +153,7 @@ def _row(
         validate_layout(training, vocabulary_size)
     except BadInput as error:
         refused = f"{error.value}: {error.rule}"
-    micro_batches = max(1, training.global_batch_size // (training.micro_batch_size * max(1, parallel.data)))
-    waiting = (parallel.pipeline - 1) / (parallel.virtual_pipeline or 1)
-    idle = waiting / (micro_batches + waiting)
+    micro_batches, idle = _waiting(training)
     memory = estimate_memory(training, vocabulary_size)
     return PlannedLayout(
         parallel=parallel,
@@ -140,65 +179,6 @@ def _again(training: TrainingSettings) -> float:
     matrices = 3 if model.activation == "swiglu" else 2
     feed_forward = matrices * model.num_layers * model.hidden_size * model.ffn_hidden_size
     return 1 + min(1.0, feed_forward / body_parameters(model)) / 3
-
-
-def render_training(plan: TrainingPlan) -> str:
-    """The plan as text for a terminal of 120 columns."""
-    return "\n".join([*_facts(plan), "", *_table(plan), "", *_notes(plan)])
-
-
-def _facts(plan: TrainingPlan) -> Iterator[str]:
-    active = "" if plan.active == plan.weights else f" ({_short(plan.active)} for each token)"
-    yield f"Weights: {_short(plan.weights)}{active}"
-    yield f"Operations: {plan.flops_per_token / 1e9:,.2f} GFLOP for each token"
-    yield f"Training: {_short(plan.tokens)} tokens in {plan.steps:,} steps"
-    total = plan.tokens * plan.flops_per_token
-    peak = "an unknown peak" if plan.peak_tflops is None else f"{plan.peak_tflops:,.0f} TFLOP/s"
-    yield f"Compute: {total:.3g} FLOP; {plan.device} with {peak}, of which {plan.mfu:.0%} are reached between waits"
-
-
-def _table(plan: TrainingPlan) -> Iterator[str]:
-    yield (
-        f"{'GPUs':>5} {'TP':>3} {'PP':>5} {'CP':>3} {'EP':>3} {'DP':>4} {'micro':>6} {'recompute':>9} {'idle':>6}"
-        f"{'weights':>9}{'grad.':>7}{'optim.':>7}{'activ.':>7}{'work':>6}{'GiB':>7} {'fits':>5} {'GPU-hours':>10} "
-        f"{'days':>7}"
-    )
-    for each in plan.layouts:
-        yield _line(each)
-        if each.refused:
-            yield f"      cannot work: {each.refused}"
-
-
-def _line(row: PlannedLayout) -> str:
-    parallel, memory = row.parallel, row.memory
-    tensor = f"{parallel.tensor}{'s' if parallel.shares_positions else ''}"
-    pipeline = f"{parallel.pipeline}{f'x{parallel.virtual_pipeline}' if parallel.virtual_pipeline else ''}"
-    gib = [each / GIB for each in (memory.weights, memory.gradients, memory.optimizer, memory.activations)]
-    hours = "" if row.device_hours is None else f"{row.device_hours:,.0f}"
-    days = "" if row.device_hours is None else f"{row.device_hours / parallel.processes / 24:,.1f}"
-    fits = "?" if row.fits is None else ("yes" if row.fits else "no")
-    return (
-        f"{parallel.processes:>5} {tensor:>3} {pipeline:>5} {parallel.context:>3} {parallel.expert:>3} "
-        f"{parallel.data:>4} {row.micro_batch_size:>6} {row.recompute:>9} {row.idle:>6.1%}"
-        f"{gib[0]:>9.1f}{gib[1]:>7.1f}{gib[2]:>7.1f}{gib[3]:>7.1f}{memory.working / GIB:>6.1f}"
-        f"{memory.total / GIB:>7.1f} {fits:>5} {hours:>10} {days:>7}"
-    )
-
-
-def _notes(plan: TrainingPlan) -> Iterator[str]:
-    yield "TP with s: sequence parallel. PP 8x2: 8 stages of 2 interleaved pieces each. Memory: of the fullest device."
-    if plan.device_memory_gib is None:
-        yield "Whether it fits is unknown: set parallel.device_memory_gib to the memory of a device."
-    else:
-        room = usable(plan.device_memory_gib * GIB) / GIB
-        yield f"A device of {plan.device_memory_gib:.0f} GiB has room for {room:.0f} GiB of tensors."
-
-
-def _short(number: float) -> str:
-    for limit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
-        if number >= limit:
-            return f"{number / limit:.3g} {name}"
-    return f"{number:,.0f}"
 
 
 def seventy_billion(

@@ -30,7 +30,8 @@ def test_commands_of_the_readme_mean_something(line: str):
     command = main.commands[name]
     given = command.make_context(name, arguments).params
     if isinstance(command, SettingsCommand) and command.kind is PipelineSettings:
-        for own in ("as_json", "sample_shards", "sample_records", "training", "seventy_billion"):
+        own_of_plan = ("flow", "sample_shards", "sample_records", "seventy_billion", "device", "mfu", "measure")
+        for own in ("as_json", "tokens_per_second", *own_of_plan):
             given.pop(own, None)
         assert gather(name, **given)
 

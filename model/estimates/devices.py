@@ -3,6 +3,8 @@
 Dense, without sparsity, of the form with the higher clocks (SXM where there is one); from the vendors' data sheets.
 """
 
+import shutil
+import subprocess
 from typing import Literal
 
 _PEAKS = (
@@ -36,3 +38,20 @@ def peak_flops(
         if part.lower() in device.lower():
             return (bfloat16 if dtype == "bfloat16" else float32) * 1e12
     return None
+
+
+def this_device() -> str | None:
+    """Name of this machine's first GPU, as the driver says; None without one."""
+    return driver_says("name")
+
+
+def driver_says(field: str) -> str | None:
+    """A field of this machine's first GPU, without its unit; None without a driver or a GPU."""
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return None
+    query = [tool, f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return lines[0].strip() if lines else None

@@ -35,11 +35,9 @@ and 71.2 GiB where H200s showed 44 and 68 (1.1 B, micro-batches of 4 and 8), 86 
 71 (3.6 B, data 2). What layers keep on a CPU (`fused` false) `tests/model/test_memory.py` counts tensor by tensor.
 """
 
-import shutil
-import subprocess
-
 from infra.settings import Settings
 from model.config import TrainingSettings
+from model.estimates.devices import driver_says
 from model.estimates.flops import body_parameters
 from model.settings.architecture import ModelSettings, embedding_rows, lengths
 from model.settings.layout import ParallelSettings
@@ -82,15 +80,8 @@ def device_memory(parallel: ParallelSettings) -> float | None:
     """Bytes of a device: as the settings say, or as the driver says of this machine's first GPU; None without one."""
     if parallel.device_memory_gib is not None:
         return parallel.device_memory_gib * GIB
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-        return float(answer[0]) * (1 << 20)
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+    mebibytes = driver_says("memory.total")
+    return float(mebibytes) * (1 << 20) if mebibytes and mebibytes.replace(".", "").isdigit() else None
 
 
 def _on_stage(training: TrainingSettings, vocabulary_size: int, stage: int, *, fused: bool) -> Memory:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flows.training_plan import plan_seventy_billion, plan_training, render_training
+from flows.training_plan import plan_seventy_billion, plan_training, usual_rate
+from flows.training_plan_text import render_training
 from model.config import TrainingSettings
 from model.estimates.memory import GIB
 
@@ -20,7 +21,8 @@ def eight_billion(**parallel: float) -> TrainingSettings:
 
 
 def test_the_time_is_operations_over_what_devices_reach() -> None:
-    plan = plan_training(eight_billion(tensor=2, sequence_parallel=True), 128_256, mfu=0.4)
+    training = eight_billion(tensor=2, sequence_parallel=True)
+    plan = plan_training(training, 128_256, rate=usual_rate(training, "H200", mfu=0.4))
     assert plan.weights == 8_030_261_248  # as Llama 3 8B
     assert plan.tokens == pytest.approx(1e11, rel=1e-4)
     assert plan.peak_tflops == 989
