@@ -2,17 +2,24 @@
 
 A task receives paths and settings and returns a small record. Prefect never sees a shard: mapping shards through its
 Dask runner costs about 300 CPU milliseconds a task, a plain future about 6.
+
+A scheduler that dies takes its knowledge of all tasks with it. Items that were in flight are handed to the one that
+comes back at the same address: a shard's files appear whole or not at all, so that it may be made twice.
 """
 
 import contextvars
 import logging
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import dask.config
 from distributed import Client, Future, LocalCluster, as_completed
+from distributed.client import ClosedClientError
 
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
@@ -23,6 +30,8 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_WORKERS_SECONDS = 30.0
+"""How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
     # glibc keeps freed memory of many small texts otherwise, and workers seem to leak.
     "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
@@ -31,13 +40,28 @@ _DASK_SETTINGS = {
 }
 
 
+class _SchedulerLost(Exception):
+    """The scheduler has forgotten what it was to do."""
+
+
+_DISCONNECTED = (CancelledError, ClosedClientError, OSError)
+"""What a client raises without its scheduler."""
+
+
 class Cluster:
     """A Dask client and how to map shard functions over it."""
 
-    def __init__(self, client: Client, retries: int) -> None:
-        self._client = client
-        self._retries = retries
+    def __init__(
+        self, client: Client, retries: int, connect: Callable[[], Client] | None = None, patience_seconds: float = 0
+    ) -> None:
+        """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died."""
+        self._retries, self._connect, self._patience = retries, connect, patience_seconds
         self._context = contextvars.copy_context()
+        self._known_workers = 0
+        self._use(client)
+
+    def _use(self, client: Client) -> None:
+        self._client, self._scheduler = client, _scheduler_id(client)
         client.register_plugin(RateLimitPlugin())
         client.register_plugin(ForwardLogs())
         client.subscribe_topic(TOPIC, self._take_record)
@@ -63,39 +87,95 @@ class Cluster:
 
         With `on_failure`, items that fail are given to it and the others go on, unless the user's input is wrong
         (BadInput) or the disk is full (DiskFull): no other item would fare better. A task whose worker dies is given
-        to another. On any exception, cancellation included, what is still queued is cancelled.
+        to another; all that were in flight when the scheduler died to the one that comes back. On any exception,
+        cancellation included, what is still queued is cancelled.
         """
         self._context = contextvars.copy_context()
-        queue = iter(items)
+        waiting = deque(items)
+        while True:
+            try:
+                self._ensure_scheduler()
+                yield from self._map(function, waiting, label, on_failure)
+            except _SchedulerLost:
+                continue
+            return
+
+    def _map(
+        self,
+        function: Callable[[Item], Result],
+        waiting: deque[Item],
+        label: str,
+        on_failure: Callable[[Item, RunFailed], None] | None,
+    ) -> Iterator[Result]:
+        """Map what waits, taking it from there; _SchedulerLost has put back what was in flight."""
         owners: dict[Future, Item] = {}
         finished: Any = as_completed(loop=self._client.loop, raise_errors=False)
 
         def submit_next() -> None:
-            for item in queue:
+            if waiting:
                 future = self._client.submit(
-                    logged, self._client.id, function, item, key=f"{label}-{uuid4()}", retries=self._retries
+                    logged, self._client.id, function, waiting[0], key=f"{label}-{uuid4()}", retries=self._retries
                 )
-                owners[future] = item
+                owners[future] = waiting.popleft()
                 finished.add(future)
-                return
 
         try:
-            for _ in range(4 * max(self.workers, 1)):
-                submit_next()
+            with _losing_scheduler():
+                self._known_workers = self.workers
+                for _ in range(4 * max(self._known_workers, 1)):
+                    submit_next()
             for future in finished:
-                item = owners.pop(future)
                 try:
-                    result = self._result(future, item, label)
+                    with _losing_scheduler():
+                        result = self._result(future, owners[future], label)
                 except RunFailed as error:
+                    item = owners.pop(future)
                     if on_failure is None or isinstance(error, DiskFull):
                         raise
                     on_failure(item, error)
                 else:
+                    del owners[future]
                     yield result
                 future.release()
-                submit_next()
+                with _losing_scheduler():
+                    submit_next()
+        except _SchedulerLost:
+            waiting.extendleft(owners.values())
+            owners.clear()
+            raise
         finally:
-            self._client.cancel(list(owners), force=True)
+            with suppress(*_DISCONNECTED):
+                self._client.cancel(list(owners), force=True)
+
+    def _ensure_scheduler(self) -> None:
+        """Connect to the scheduler that has taken the place of one that died; RunFailed if none has in time."""
+        if self._client.status == "running" and _scheduler_id(self._client) == self._scheduler:
+            return
+        address = self._client._start_arg
+        logger.warning("the Dask scheduler %s is gone; waiting %.0f s for another", address, self._patience)
+        end = time.monotonic() + self._patience
+        with suppress(*_DISCONNECTED, TimeoutError):
+            self._client.close(timeout=1)
+        while self._connect is not None and time.monotonic() < end:
+            try:
+                self._use(self._connect())
+            except _DISCONNECTED:
+                time.sleep(1)
+                continue
+            with suppress(TimeoutError):
+                self._client.wait_for_workers(max(self._known_workers, 1), timeout=_WORKERS_SECONDS)
+            logger.info("the Dask scheduler %s is there again, with %d workers", address, self.workers)
+            return
+        raise RunFailed(
+            f"the Dask scheduler {address} is gone",
+            f"it must be there again within {self._patience:.0f} seconds (environment.scheduler_patience_seconds)",
+            "Start it, and run the same command again: finished shards are kept",
+        )
+
+    def close(self) -> None:
+        """Leave the scheduler."""
+        with suppress(*_DISCONNECTED):
+            self._client.close()
 
     def run(self, function: Callable[[Item], Result], item: Item, label: str) -> Result:
         """Run one task on a worker and wait for it."""
@@ -112,6 +192,8 @@ class Cluster:
     def _result(self, future: Future, item: Any, label: str) -> Any:
         if future.status == "finished":
             return future.result()
+        if future.status in ("cancelled", "lost"):
+            raise _SchedulerLost
         error: Any = future.exception()
         if isinstance(error, BadInput | RunFailed):
             raise error
@@ -126,15 +208,39 @@ class Cluster:
 def open_cluster(environment: Environment) -> Iterator[Cluster]:
     """Connect to the scheduler that the environment names, or start worker processes on this machine's loopback."""
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it sets INFO for itself when it is imported
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks of each try to connect again
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
-        yield Cluster(client, environment.shard_retries)
+        connect = None if environment.scheduler is None else lambda: _connect(environment)
+        cluster = Cluster(client, environment.shard_retries, connect, environment.scheduler_patience_seconds)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+def _scheduler_id(client: Client) -> str:
+    """By which a scheduler is told from another one at the same address."""
+    return str(client.scheduler_info(n_workers=0)["id"])
+
+
+@contextmanager
+def _losing_scheduler() -> Iterator[None]:
+    """Around calls that need the scheduler: what they raise without it becomes _SchedulerLost."""
+    try:
+        yield
+    except _DISCONNECTED as error:
+        raise _SchedulerLost from error
+
+
+def _connect(environment: Environment) -> Client:
+    return Client(environment.scheduler, set_as_default=False, timeout="10s")
 
 
 @contextmanager
 def _client(environment: Environment) -> Iterator[Client]:
     if environment.scheduler is not None:
         try:
-            client = Client(environment.scheduler, set_as_default=False, timeout="10s")
+            client = _connect(environment)
         except OSError as error:
             raise BadInput(
                 f"environment.scheduler={environment.scheduler} does not answer ({error})",

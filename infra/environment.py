@@ -13,6 +13,8 @@ class Environment(Settings):
     """Dask worker processes on this machine; unset means one for each core."""
     scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://")
     """Address of a running Dask scheduler, such as tcp://10.0.0.5:8786; unset starts a cluster on this machine."""
+    scheduler_patience_seconds: float = operational(300.0, ge=0)
+    """How long a stage waits for a scheduler that has died to be there again, in seconds."""
     worker_memory: str = operational("auto")
     """Memory limit of each local Dask worker, such as 4GiB; auto shares this machine's memory among them."""
     shard_retries: int = operational(2, ge=0, le=20)
