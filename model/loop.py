@@ -2,6 +2,9 @@
 
 import logging
 import time
+from contextlib import ExitStack
+
+import torch
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
@@ -13,6 +16,7 @@ from model.data.shards import verify_shards
 from model.data.sources import open_order
 from model.estimates.speed import summary_lines
 from model.evaluation.during import Evaluations
+from model.evaluation.interruption import Interrupted
 from model.interchange.start import load_start
 from model.journal import Journal
 from model.parallel import Place, parallel
@@ -23,6 +27,7 @@ from model.recovery.health import Health, Stragglers, Unhealthy
 from model.recovery.response import record_straggler, report, respond
 from model.run import LossRange, RunRecord, TrainingSummary, training_datasets
 from model.timing import Profiler, device_name, used_memory
+from model.tracker import Tracker, post_of
 from model.updates.distribution import distribute
 from model.updates.optimizer import build_optimizer, build_schedule, has_whole_optimizer
 from model.updates.step import Training, make_step
@@ -38,15 +43,18 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
     """
     safety = run.training.checkpoint
     with (
+        ExitStack() as afterwards,
         StopRequest(safety.stop_signals, safety.grace_seconds) as stop,
         parallel(run.training.parallel, run.training.seed) as place,
     ):
         training = _prepare(store, run, dataset, place)
         parameters = count_parameters(training.chunks, place)
         journal = Journal(store, run, training.step, device_name(place.device)) if place.is_reporter else None
+        post = post_of(place, threads=torch.get_num_threads())
+        tracker = afterwards.enter_context(Tracker(store, run, post)) if post else None
         if journal:
             _announce(training, parameters)
-        loop = _Loop(store, training, journal, stop, Evaluations(store, run, dataset, place))
+        loop = _Loop(store, training, journal, stop, Evaluations(store, run, dataset, place, stop))
         try:
             finished = loop.run()
         finally:
@@ -57,6 +65,8 @@ def train(store: Store, run: RunRecord, dataset: DatasetManifest) -> int:
             memory = max(place.gather_everywhere(used_memory(place.device)))
             if loop.journal:
                 _summarise(store, training, loop.journal, parameters, loop.seconds, memory)
+            if tracker:
+                tracker.finished = True
         place.wait_for_all()
     return 0 if finished else STOPPED
 
@@ -112,7 +122,7 @@ def _announce(training: Training, parameters: int) -> None:
         f"{parameters:,}",
         f"{samples * settings.model.sequence_length:,}",
         steps,
-        training.loader.order.describe(samples, [each.name for each in training.run.blend]),
+        training.loader.order.describe(samples, [f"{each.name}/{each.version}" for each in training.run.blend]),
         layout.tensor,
         layout.pipeline,
         layout.data,
@@ -148,6 +158,14 @@ class _Loop:
 
     def run(self) -> bool:
         """Make steps until the run is complete (True) or a rank was asked to stop (False); a checkpoint ends both."""
+        try:
+            return self._run()
+        except Interrupted:  # between two steps, when the weights are whole
+            logger.info("the evaluation of step %d is left, to be gone on with", self._training.step)
+            self._training.save(self.seconds, wait=True)
+            return False
+
+    def _run(self) -> bool:
         training, every = self._training, self._training.run.training.checkpoint.every_steps
         self._evaluate()
         while training.step < training.run.steps:

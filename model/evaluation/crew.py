@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
+from model.evaluation.interruption import Interruption
 from model.parallel import Place
 
 Work = Callable[[Any], Any]
@@ -23,8 +24,10 @@ Work = Callable[[Any], Any]
 class Crew:
     """See the module docstring."""
 
-    def __init__(self, place: Place, works: Mapping[str, Work]) -> None:
+    def __init__(self, place: Place, works: Mapping[str, Work], interruption: Interruption | None = None) -> None:
+        """With an interruption, ranks look after each work whether they go on."""
         self._place, self._works = place, works
+        self._interruption = interruption or Interruption(place)
         self._at_work = False
 
     def __enter__(self) -> "Crew":
@@ -36,6 +39,7 @@ class Crew:
         """On rank 0 let the others go, whatever happened.
 
         After an error amid a collective they are elsewhere and cannot be reached: then this rank's end ends the job.
+        After an interruption they have left by themselves.
         """
         if self._place.rank == 0 and not self._at_work:
             self._place.share((None, error is None))
@@ -46,6 +50,7 @@ class Crew:
         self._at_work = True
         self._place.share((work, argument))
         result = self._works[work](argument)
+        self._interruption.check()
         self._at_work = False
         return result
 
@@ -56,3 +61,4 @@ class Crew:
             if work is None:
                 return argument
             self._works[work](argument)
+            self._interruption.check()

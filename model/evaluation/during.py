@@ -12,10 +12,11 @@ from typing import Any
 
 from infra.manifest import DatasetManifest
 from infra.store import Store
+from model.evaluation.interruption import Interruption
 from model.evaluation.measuring import Measuring
 from model.findings.contender import top_tasks
-from model.findings.tracking import track_evaluation
 from model.parallel import Place
+from model.rank import StopRequest
 from model.run import EvaluationRecord, RunRecord, evaluation_path, step_name
 
 logger = logging.getLogger(__name__)
@@ -24,13 +25,13 @@ logger = logging.getLogger(__name__)
 class Evaluations:
     """See the module docstring; every rank makes one and calls it after each step."""
 
-    def __init__(self, store: Store, run: RunRecord, dataset: DatasetManifest, place: Place) -> None:
+    def __init__(self, store: Store, run: RunRecord, dataset: DatasetManifest, place: Place, stop: StopRequest) -> None:
         self._store, self._run, self._place = store, run, place
         self._settings = run.training.evaluation
         self._measuring: Measuring | None = None
         if self._settings is not None:
             of = self._settings.of.model_copy(update={"parallel": run.training.parallel, "step": None})
-            self._measuring = Measuring(store, run, dataset, of, place)
+            self._measuring = Measuring(store, run, dataset, of, place, Interruption(place, stop))
         self._length = run.training.model.sequence_length
 
     def due(self, step: int, samples_before: int, samples: int) -> bool:
@@ -39,7 +40,7 @@ class Evaluations:
         return self._settings is not None and self._settings.due(step, samples_before * length, samples * length)
 
     def make(self, chunks: Sequence[Any], step: int, samples: int) -> None:
-        """Evaluate the model of a step, unless that has been done."""
+        """Evaluate the model of a step, unless that has been done; Interrupted, on every rank, after a stop signal."""
         assert self._measuring is not None, "only what is due is made"
         path = evaluation_path(self._run, step)
         if self._place.share(self._place.rank == 0 and self._store.exists(path)):
@@ -49,7 +50,6 @@ class Evaluations:
         if self._place.rank == 0:
             record.save(self._store, path)
             self._measuring.forget_answers(step)
-            track_evaluation(self._store, self._run, record, samples * self._length)
             logger.info("%s", evaluation_line(record))
 
     def forget_after(self, step: int) -> None:

@@ -17,6 +17,7 @@ import torch
 from infra.manifest import TokenizerRecord
 from infra.vocabulary import Vocabulary
 from model.config import EvaluationSettings
+from model.evaluation.interruption import Interruption
 from model.evaluation.passes import Passes, token_by_token
 from model.parallel import Place
 from model.run import Sample
@@ -50,8 +51,13 @@ class Generator:
         record: TokenizerRecord,
         vocabulary: Vocabulary,
         tokens_at_once: int = 16_384,
+        interruption: Interruption | None = None,
     ) -> None:
-        """`tokens_at_once` are the positions, padding included, of which one process remembers keys and values."""
+        """`tokens_at_once` are the positions, padding included, of which one process remembers keys and values.
+
+        Where the interruption is wished for, answers end early: the caller checks it and throws them away.
+        """
+        self._interruption = interruption or Interruption(place)
         self._passes = Passes(chunks, place, sequence_length)
         self._place, self._length, self._tokens_at_once = place, sequence_length, tokens_at_once
         self._end, self._decode = record.end_of_document, vocabulary.decode
@@ -124,6 +130,8 @@ class Generator:
 
     def _draw(self, rows: Sequence["_Row"], logits: torch.Tensor) -> list[tuple[int, int]]:
         """One more token of each row, and whether the row goes on; ids that no text has are left out."""
+        if self._interruption.wished:
+            return [(0, 0)] * len(rows)
         logits = logits[:, : self._vocabulary_size]
         logits[:, self._never] = -torch.inf
         likeliest = logits.argmax(-1).tolist()

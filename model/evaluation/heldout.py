@@ -7,7 +7,7 @@ training kept documents apart, so does this. Losses are added up by document, wh
 whatever ranks hold the windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -84,11 +84,12 @@ def document_nats(
     *,
     across: bool = True,
     objective: Objective | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> DocumentNats:
     """Negative log-likelihood of each document's predicted tokens, and their number; every rank gets all of it.
 
     `across` says whether documents in a window see one another, as they did in training. Without an objective all
-    tokens are predicted, each from those before.
+    tokens are predicted, each from those before. `check` is called by every rank now and then, and may raise.
     """
     windows = held_out.windows(length)
     ranks = place.layout.data
@@ -101,6 +102,7 @@ def document_nats(
         chunk.eval()
     with torch.no_grad():
         for start in range(0, len(numbers), _MICRO_BATCHES_AT_ONCE * micro):
+            check()
             part = numbers[start : start + _MICRO_BATCHES_AT_ONCE * micro]
             asked = _ask(*_rows(held_out, windows, part, length), across, objective)
             losses = position_losses(chunks, to_batches(asked.rows, micro, place.device), place)

@@ -30,6 +30,7 @@ from model.evaluation.encoding import PromptEncoder
 from model.evaluation.further import further_datasets, further_likelihoods
 from model.evaluation.generation import Generator, continue_prompts
 from model.evaluation.heldout import DocumentNats, HeldOut, choose, document_nats, unigram_nats
+from model.evaluation.interruption import Interruption
 from model.evaluation.perplexity import HeldOutLikelihood, held_out_text
 from model.evaluation.scoring import Scorer
 from model.findings.records import SCORES, TaskResult
@@ -47,8 +48,15 @@ class Measuring:
     """See the module docstring; every rank makes one and calls its methods together with the others."""
 
     def __init__(
-        self, store: Store, run: RunRecord, dataset: DatasetManifest, settings: EvaluationSettings, place: Place
+        self,
+        store: Store,
+        run: RunRecord,
+        dataset: DatasetManifest,
+        settings: EvaluationSettings,
+        place: Place,
+        interruption: Interruption | None = None,
     ) -> None:
+        self._interruption = interruption or Interruption(place)
         self._store, self._run, self._dataset, self._settings, self._place = store, run, dataset, settings, place
         self._vocabulary = load_vocabulary(store, dataset.tokenizer)
         self._encoder = PromptEncoder(self._vocabulary, dataset.tokenizer.end_of_document)
@@ -96,7 +104,10 @@ class Measuring:
         self._unigram = unigram_nats(total.numpy(), self._held_out)
 
     def measure(self, chunks: Sequence[Any], step: int) -> EvaluationRecord:
-        """Measure the model of a step, and write the files beside the record, which the caller saves on rank 0."""
+        """Measure the model of a step, and write the files beside the record, which the caller saves on rank 0.
+
+        Raises Interrupted, having written nothing but answers to go on from, where the interruption says so.
+        """
         started = time.monotonic()
         trained = self._nats(chunks, self._held_out)
         texts = self._likelihoods(chunks, trained)
@@ -106,6 +117,7 @@ class Measuring:
         if generator is not None and self._settings.prompts:
             length = self._run.training.model.sequence_length
             samples = continue_prompts(generator, self._vocabulary, self._dataset.tokenizer, self._settings, length)
+        self._interruption.check()
         if self._place.rank == 0:
             self._write(step, texts, collected)
         tasks: tuple[TaskResult, ...] = self._place.share(collected.tasks if collected else ())
@@ -131,7 +143,7 @@ class Measuring:
 
     def _nats(self, chunks: Sequence[Any], held_out: HeldOut) -> DocumentNats:
         training = self._run.training
-        options: dict[str, Any] = {"across": training.data.attend_across_documents}
+        options: dict[str, Any] = {"across": training.data.attend_across_documents, "check": self._interruption.check}
         if not training.model.predicts_next_token:
             end, seed = self._dataset.tokenizer.end_of_document, training.seed
             options["objective"] = Objective(training.model, self._run.vocabulary_size, end, seed, held_out=True)
@@ -163,7 +175,7 @@ class Measuring:
             return None
         record, at_once = self._dataset.tokenizer, self._settings.benchmarks.tokens_at_once
         length = training.model.sequence_length
-        return Generator(chunks, self._place, length, record, self._vocabulary, at_once)
+        return Generator(chunks, self._place, length, record, self._vocabulary, at_once, self._interruption)
 
     def _benchmarks(self, chunks: Sequence[Any], generator: Generator | None, step: int) -> "Collected | None":
         """What the harness says, on rank 0."""
@@ -175,7 +187,7 @@ class Measuring:
         works: dict[str, Any] = {"score": scorer.score}
         if generator is not None:
             works["generate"] = generator.generate
-        with Crew(self._place, works) as crew:
+        with Crew(self._place, works, self._interruption) as crew:
             if self._place.rank > 0:
                 crew.follow()
                 return None

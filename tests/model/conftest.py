@@ -1,9 +1,13 @@
 """Fixtures: one dataset for all tests, and one rank in this process."""
 
+import logging
+import os
+import signal
 import socket
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -50,3 +54,23 @@ def place(alone: None) -> Iterator[Place]:
     """This process as the only rank of a job."""
     with parallel(ParallelSettings(), seed=1) as here:
         yield here
+
+
+@pytest.fixture
+def stop_at() -> Iterator[Any]:
+    """Sends this process SIGTERM when a step is reported."""
+
+    class Handler(logging.Handler):
+        step = 0
+
+        def emit(self, record: logging.LogRecord) -> None:
+            if f"step {self.step}/" in record.getMessage():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    handler, logger = Handler(), logging.getLogger("model")
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.setLevel(level)
+    logger.removeHandler(handler)

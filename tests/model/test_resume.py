@@ -13,8 +13,9 @@ from infra.errors import RunFailed
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.loop import train as train_here
+from model.rank import STOPPED
 from model.recovery.events import read_events
-from model.run import RunRecord, finished_training, prepare_run, read_metrics
+from model.run import EvaluationRecord, RunRecord, evaluation_path, finished_training, prepare_run, read_metrics
 from tests.model.digests import digest_of
 from tests.model.small_runs import launch, layout, small_training
 
@@ -162,3 +163,17 @@ def test_cancelled_run_writes_a_checkpoint(store, dataset) -> None:
     (name,) = store.names(f"{run.folder}/checkpoints")
     assert int(name.removeprefix("step-")) == rows_of(store, run)[-1]["step"] >= 8
     assert finished_training(store, run) is None
+
+
+def test_a_stop_while_evaluating_leaves_the_evaluation_for_later(store, dataset, alone, stop_at) -> None:
+    of = {"prompts": ["def "] * 8, "sample_tokens": 32, "temperature": 0}
+    settings = small_training(4, checkpoint={"every_steps": None}, evaluation={"every_steps": 4, "of": of})
+    run = prepare_run(store, dataset, "left", settings)
+    stop_at.step = 4
+    assert train_here(store, run, dataset) == STOPPED
+    assert store.names(f"{run.folder}/checkpoints") == ["step-00000004"]
+    assert not store.exists(evaluation_path(run, 4))
+    assert finished_training(store, run) is None
+    stop_at.step = 0
+    assert train_here(store, run, dataset) == 0
+    assert len(EvaluationRecord.load(store, evaluation_path(run, 4)).samples) == 8

@@ -1,14 +1,9 @@
 """Faults in the data and in weights, and what each policy makes of them, in real training on one rank."""
 
-import logging
 import math
-import os
 import random
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -253,23 +248,3 @@ def test_a_limit_ends_repeated_skips(poisoned, reported) -> None:
     spoil(poisoned, run, 60, slice(None))
     poisoned.fail(run, "more than 3 skips and rollbacks in 1000 steps")
     assert [event.action for event in poisoned.events(run)] == ["skip", "skip", "skip", "stop"]
-
-
-@pytest.fixture
-def stop_at() -> Iterator[Any]:
-    """Sends this process SIGTERM when a step is reported."""
-
-    class Handler(logging.Handler):
-        step = 0
-
-        def emit(self, record: logging.LogRecord) -> None:
-            if f"step {self.step}/" in record.getMessage():
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    handler, logger = Handler(), logging.getLogger("model")
-    logger.addHandler(handler)
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    yield handler
-    logger.setLevel(level)
-    logger.removeHandler(handler)
