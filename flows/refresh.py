@@ -1,0 +1,140 @@
+"""The refresh flow: what is new in a source's crawls becomes a dataset version, with a report of what changed.
+
+On a schedule it mostly finds nothing new, which takes seconds. Otherwise it builds (`build_corpus`), compares, and, if
+asked to, trains on from the champion. Killed, it goes on where it was when it is started again.
+"""
+
+import logging
+from functools import partial
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from flows import progress
+from flows.change_report import publish_change_report
+from flows.continuation import Continuation, continue_from_champion, require_champion
+from flows.corpus import build_corpus
+from flows.refresh_settings import RefreshSettings
+from flows.refreshing import Refreshed, Refreshing
+from infra.change_report import ChangeReport
+from infra.cluster import open_cluster
+from infra.environment import Environment
+from infra.errors import BadInput
+from infra.lock import only_one
+from infra.manifest import DatasetManifest, StageManifest, dataset_versions
+from infra.settings import Settings
+from infra.store import Store
+from tasks.changes import change_report
+from tasks.duplicates.dedup_index import add_segment, segments
+from tasks.pipeline import manifest_path
+from tasks.stage import StageRunner
+
+logger = logging.getLogger(__name__)
+NOTHING_NEW = "NothingNew"
+"""Name of the state in which a flow run ends that had nothing to do."""
+
+
+class Refresh(Settings):
+    """What the flow returns."""
+
+    dataset: str
+    newest: str | None
+    """The newest version now."""
+    made: tuple[Refreshed, ...]
+    """In the order of their making."""
+    pending: tuple[str, ...]
+    """Crawls that are not done: no room was left for them, or for all of them."""
+    continuation: Continuation | None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there was nothing to do."""
+        return not self.made and self.continuation is None
+
+    def text(self) -> str:
+        """The same for people."""
+        newest = f"the newest version is {self.dataset}/{self.newest}" if self.newest else "there is no version yet"
+        lines = [f"{self.dataset}/{each.text()}" for each in self.made] or [f"Nothing new: {newest}"]
+        if self.pending:
+            lines.append(f"Left to the next refresh: {', '.join(self.pending)}")
+        return "\n".join(lines + ([self.continuation.text()] if self.continuation else []))
+
+
+@flow(name="refresh_corpus", persist_result=False)
+def refresh_corpus(
+    refresh: RefreshSettings = RefreshSettings(), environment: Environment = Environment()
+) -> Refresh | State[Refresh]:
+    """Take what is new in a source's crawls into a new dataset version, report what changed, and train on if asked."""
+    progress.let_through()
+    store = Store(environment.root)
+    with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
+        if refresh.continuation is not None:
+            require_champion(store, environment, refresh.continuation)
+        steps = Refreshing(
+            store,
+            refresh,
+            build=lambda corpus, dataset: build_corpus(corpus, dataset, environment).dataset,
+            report=partial(report_changes, store, refresh, environment),
+            index=partial(ensure_indexed, store, environment),
+        )
+        made = steps.run()
+        continuation = continue_from_champion(store, refresh, environment)
+        found = Refresh(
+            dataset=refresh.dataset,
+            newest=next(reversed(dataset_versions(store, refresh.dataset)), None),
+            made=tuple(made),
+            pending=tuple(each.name for each in steps.pending()),
+            continuation=continuation,
+        )
+    create_markdown_artifact(found.text(), key="refresh", description=f"Refresh of dataset {refresh.dataset}")
+    logger.info("refresh: %s", found.text())
+    return Completed(name=NOTHING_NEW, message=found.text(), data=found) if found.is_nothing else found
+
+
+@task(cache_policy=NO_CACHE, task_run_name="report changes", persist_result=False)
+def report_changes(
+    store: Store,
+    refresh: RefreshSettings,
+    environment: Environment,
+    dataset: DatasetManifest,
+    previous: DatasetManifest | None,
+    crawl: str,
+) -> ChangeReport:
+    """Compare a version with the one before, show what changed, and raise an event for each alarm."""
+    with open_cluster(environment) as cluster:
+        found = change_report(store, dataset, previous, refresh.drift, [crawl], StageRunner(store, cluster))
+    publish_change_report(store, found)
+    resource = {"prefect.resource.id": f"gristmill.dataset.{dataset.name}", "prefect.resource.name": dataset.name}
+    emit_event("gristmill.dataset.published", resource, payload={"version": dataset.version, "crawl": crawl})
+    for alarm in found.alarms:
+        emit_event("gristmill.dataset.drift", resource, payload={"version": dataset.version, "alarm": alarm.text})
+    return found
+
+
+def ensure_indexed(store: Store, environment: Environment, index: str, dataset: DatasetManifest) -> None:
+    """Add a dataset to an index, from the stages that it was made of, unless it is there.
+
+    BadInput if these are gone: without them its documents cannot be known again.
+    """
+    name = f"{dataset.name}/{dataset.version}"
+    if any(segment.name == name for segment in segments(store, index)):
+        return
+    order = list(dataset.stages)
+    before_tokens = order[order.index("tokenizer") - 1]
+    try:
+        signed, documents = (
+            StageManifest.load(store, manifest_path(dataset, each)) for each in ("signatures", before_tokens)
+        )
+        with open_cluster(environment) as cluster:
+            add_segment(StageRunner(store, cluster), index, dataset.name, dataset.version, signed, documents)
+    except FileNotFoundError as error:
+        raise BadInput(
+            f"{name} is not in the index {index}, and its stages are gone ({error})",
+            "a refresh drops what earlier versions have, which it knows by their index",
+            f"Build {name} again with corpus.dedup.index={index}, or start another dataset",
+        ) from error
+    logger.info("refresh: %s added to the index %s", name, index)

@@ -1,0 +1,130 @@
+"""What a dataset has taken of each crawl, by the records that refreshes leave beside its manifests.
+
+    datasets/NAME/VERSION/refresh.json    RefreshRecord, written before the version is made
+    refreshes/NAME.json                   RefreshJournal of a refresh that is under way, or was killed
+
+A record counts once its dataset's manifest is there, so that a killed refresh takes the same again. A version that was
+made by hand has no record: what it took of its crawl is all that was wanted of it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.manifest import DatasetManifest, Manifest, dataset_folder, load_dataset, version_key
+from infra.store import Store
+from tasks.sources.crawls import Crawl, find_crawl
+
+
+class RefreshRecord(Manifest):
+    """What one dataset version takes of a crawl."""
+
+    crawl: str
+    first_shard: int
+    """Place in the crawl's listing."""
+    shards: int
+    end: int
+    """Place in the listing where what is wanted of the crawl ends: it is done when a version reaches it."""
+    bytes: int | None = None
+    """Of these shards on the server; null where no budget asked for it."""
+    estimated_tokens: int | None = None
+    """Null where no budget asked for it."""
+    previous: str | None = None
+    """The version before, whose tokenizer is taken and which the change report compares."""
+    empty: bool = False
+    """Nothing of it was left for training, so that there is no such version."""
+
+    @property
+    def next_shard(self) -> int:
+        """Place in the listing where the next version goes on."""
+        return self.first_shard + self.shards
+
+    @property
+    def completes(self) -> bool:
+        """Whether the crawl is done with it."""
+        return self.next_shard >= self.end
+
+
+class RefreshJournal(Manifest):
+    """The versions of one refresh, so that it keeps to its budget when it is killed and goes on."""
+
+    asked: str
+    """Fingerprint of what was asked for: another journal does not count."""
+    versions: tuple[str, ...] = ()
+    """In the order of their making; the last may not be finished."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a version has of a crawl."""
+
+    version: str
+    crawl: str
+    record: RefreshRecord | None
+    """None of a version made by hand."""
+
+    @property
+    def published(self) -> bool:
+        """Whether there is such a version."""
+        return self.record is None or not self.record.empty
+
+
+def record_path(name: str, version: str) -> str:
+    """Path of a version's RefreshRecord, relative to the root."""
+    return f"{dataset_folder(name, version)}/refresh.json"
+
+
+def journal_path(name: str) -> str:
+    """Path of a dataset's RefreshJournal, relative to the root."""
+    return f"refreshes/{name}.json"
+
+
+def taken(store: Store, name: str) -> list[Taken]:
+    """What each version of a dataset has of a crawl, oldest version first; those without a crawl are left out."""
+    found = []
+    for version in sorted(store.names(f"datasets/{name}"), key=version_key):
+        path, published = record_path(name, version), store.exists(f"{dataset_folder(name, version)}/manifest.json")
+        if store.exists(path):
+            record = RefreshRecord.load(store, path)
+            if published or record.empty:
+                found.append(Taken(version, record.crawl, record))
+        elif published and (crawl := _crawl_of(load_dataset(store, name, version))) is not None:
+            found.append(Taken(version, crawl, None))
+    return found
+
+
+def _crawl_of(dataset: DatasetManifest) -> str | None:
+    return dataset.settings.get("source", {}).get("crawl")
+
+
+def is_done(parts: Sequence[Taken], crawl: str) -> bool:
+    """Whether all that is wanted of a crawl is in some version."""
+    return any(each.record is None or each.record.completes for each in parts if each.crawl == crawl)
+
+
+def next_shard(parts: Sequence[Taken], crawl: str, first: int) -> int:
+    """Place in a crawl's listing up to which versions have taken its shards; `first` if none has."""
+    return max((each.record.next_shard for each in parts if each.crawl == crawl and each.record), default=first)
+
+
+def last_crawl(parts: Sequence[Taken], crawls: Sequence[Crawl]) -> Crawl | None:
+    """The newest crawl that a dataset has something of; BadInput where it cannot be told when one was made."""
+    return max((find_crawl(crawls, each.crawl) for each in parts), default=None)
+
+
+def new_version(parts: Sequence[Taken], names: Sequence[str], crawl: str, *, newest: bool) -> str:
+    """What the next version of a crawl is called: 2026.42 after CC-MAIN-2026-42, then 2026.42-2 for more of it.
+
+    The newest version must be so by name too: behind 2026.11.22, made by hand in week 47, 2026.11.22-2026.05 follows.
+    `names` are those of all versions, oldest first.
+    """
+    numbers = re.search(r"[0-9].*", crawl)
+    base = numbers[0].replace("-", ".") if numbers else crawl
+    count = 1 + sum(each.crawl == crawl for each in parts)
+    while True:
+        version = base if count == 1 else f"{base}-{count}"
+        if newest and names and version_key(version) <= version_key(names[-1]):
+            version = f"{names[-1].split('-')[0]}-{version}"
+        if version not in names:
+            return version
+        count += 1
