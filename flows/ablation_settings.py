@@ -13,7 +13,7 @@ from infra.configuration import explain, merged
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
-from infra.settings import Settings, operational
+from infra.settings import Settings, opened, operational
 from model.config import (
     EvaluationDuringTraining,
     EvaluationSettings,
@@ -33,12 +33,12 @@ class AblationSettings(Settings):
     """Name of the ablation: its datasets are called NAME-VARIANT, its runs NAME-VARIANT-SEED."""
     environment: Environment = operational(Environment())
     """Where the work is done; changes no result."""
-    base: CorpusSettings = CorpusSettings()
+    base: CorpusSettings = opened(CorpusSettings())
     """The corpus that all variants change."""
     variants: Mapping[str, Mapping[str, Any]] = Field(default={})
     """Two or more, by name: the settings that differ from the base, nested as in a configuration file; {} is the base
     itself. The first is what the others are compared with."""
-    training: TrainingSettings = TrainingSettings()
+    training: TrainingSettings = opened(TrainingSettings())
     """The training of every model; its duration in steps or tokens, its seed replaced by each of `seeds`."""
     seeds: tuple[int, ...] = Field(default=(1, 2), min_length=1)
     """Seeds of initial weights and order of data; FineWeb takes two. With one, intervals say nothing of the noise of

@@ -50,13 +50,16 @@ class FlowDeployment:
         module, _, name = self.entrypoint.partition(":")
         return getattr(importlib.import_module(module), name)
 
-    def with_environment(self, environment: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters with addresses, wherever the flow takes them."""
-        if not environment:
-            return dict(self.parameters)
-        if "settings" not in self.load().parameters.properties:
-            return {**self.parameters, "environment": environment}
-        return {"settings": {**self.parameters.get("settings", {}), "environment": environment}}
+    def form(self, environment: Mapping[str, Any]) -> dict[str, Any]:
+        """What the form begins with, with addresses where the flow takes them.
+
+        Each other section is an empty object: it means the defaults, and keeps forms from spelling them out.
+        """
+        sections = {name: {} for name, each in self.load().parameters.properties.items() if "$ref" in each}
+        values = {**sections, **self.parameters}
+        if environment and "settings" in values:
+            return values | {"settings": {**values["settings"], "environment": environment}}
+        return values | {"environment": environment} if environment else values
 
     def as_document(self) -> dict[str, Any]:
         """Its entry in prefect.yaml."""
@@ -68,8 +71,8 @@ class FlowDeployment:
             "tags": list(self.tags),
             "work_pool": {"name": "gristmill", "job_variables": dict(JOB_VARIABLES)},
         }
-        if self.parameters:
-            document["parameters"] = dict(self.parameters)
+        if parameters := self.form({}):
+            document["parameters"] = parameters
         if self.cron is not None:
             document["schedules"] = [{"cron": self.cron, "timezone": "UTC", "active": False}]
         if self.limit is not None:

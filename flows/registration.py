@@ -42,7 +42,7 @@ def _register(
         "description": deployment.description,
         "tags": list(deployment.tags),
         "entrypoint": deployment.entrypoint.replace(":", "."),
-        "parameters": deployment.with_environment(addresses),
+        "parameters": deployment.form(addresses),
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
         "enforce_parameter_schema": True,
         "work_pool_name": pool,

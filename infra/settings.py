@@ -9,16 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
 
-
-def keep_declared_order(schema: JsonDict) -> None:
-    """Number the properties of a JSON schema, because Prefect's form sorts them alphabetically otherwise."""
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        for position, field in enumerate(properties.values()):
-            if isinstance(field, dict):
-                field["position"] = position
+from infra.forms import as_form
 
 
 class Settings(BaseModel):
@@ -28,7 +20,7 @@ class Settings(BaseModel):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        json_schema_extra=keep_declared_order,
+        json_schema_extra=as_form,
         protected_namespaces=(),
     )
 
@@ -57,6 +49,11 @@ def _identity(value: Any, dumped: Any) -> Any:
 def operational(default: Any, **rules: Any) -> Any:
     """Declare a field that never enters a fingerprint: it changes how the work is done, not its result."""
     return Field(default, json_schema_extra={"operational": True}, **rules)
+
+
+def opened(default: Any) -> Any:
+    """Declare a section that forms show with all its fields; others are folded until a person opens them."""
+    return Field(default, json_schema_extra={"opened": True})
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from infra.errors import BadInput
-from infra.settings import Settings, operational
+from infra.settings import Settings, opened, operational
 from model.data.settings import DataSettings
 from model.estimates.flops import body_parameters
 from model.settings.architecture import ModelSettings, check_model
@@ -74,7 +74,7 @@ class ProfileSettings(Settings):
 class TrainingSettings(Settings):
     """A training run. What is not operational decides the weights and names the run's folder."""
 
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = opened(ModelSettings())
     """Shape of the model; the name of a size may stand for it: 1m, 4m, 15m, 60m, 150m, 350m, 1b, 3.6b, 8b or 70b."""
     optimizer: OptimizerSettings = OptimizerSettings()
     """Updates of the weights."""

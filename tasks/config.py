@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from infra.settings import Settings
+from infra.settings import Settings, opened
 from tasks.duplicates.dedup import DEDUP, DedupSettings
 from tasks.duplicates.dedup import HELPERS as DEDUP_HELPERS
 from tasks.duplicates.repeats import REPEAT_UNITS, REPEATED, TRIM, RepeatSettings
@@ -53,7 +53,7 @@ class ReportSettings(Settings):
 class CorpusSettings(Settings):
     """From a crawl to token shards."""
 
-    source: SourceSettings = SourceSettings()
+    source: SourceSettings = opened(SourceSettings())
     """Which crawl, and how much of it."""
     collections: tuple[CollectionSettings, ...] = ()
     """Corpora of your own, read beside the crawl."""

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import urljoin, urlsplit
 
 import fsspec
@@ -355,7 +355,7 @@ class SourceSettings(Settings):
     """Where the crawl lies: an https:// or s3:// address, a file:// URL, a folder or a mirror; or the word sample."""
     crawl: str | None = Field(default="CC-MAIN-2026-42", pattern=r"^[A-Z0-9][A-Za-z0-9._-]*$")
     """Crawl identifier, such as CC-MAIN-2026-42; null reads none, only the collections."""
-    archive: str = Field(default="warc", pattern="^(warc|wet)$")
+    archive: Literal["warc", "wet"] = "warc"
     """warc for pages with their HTML; wet for Common Crawl's own text extraction."""
     first_shard: int = Field(default=0, ge=0)
     """Shards of the listing to pass over."""

@@ -76,7 +76,7 @@ def test_every_deployment_says_what_it_is_and_has_values_that_its_flow_takes():
         assert each.description.count("**") >= 4, each.entrypoint
         flow = each.load()
         typed = {name: {"run": "one", "runs": ("one", "two")}[name] for name in flow.parameters.required or ()}
-        flow.validate_parameters({**each.with_environment({"root": "somewhere"}), **typed})
+        flow.validate_parameters({**each.form({"root": "somewhere"}), **typed})
 
 
 def test_a_preset_is_what_its_form_is_filled_in_with():
