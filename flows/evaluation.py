@@ -11,7 +11,7 @@ from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.evaluation_report import evaluation_tables, publish_evaluation
 from flows.pretraining import launch
-from infra.cluster import open_cluster
+from flows.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import load_dataset
@@ -30,7 +30,6 @@ from model.run import (
     trained_tokens,
 )
 from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
-from tasks.stage import StageRunner
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +108,8 @@ def contaminated(
     looked_for = any(task.contaminated is not None for task in record.tasks)
     if looked_for and store.exists(path) and ContaminationRecord.load(store, path).settings == settings:
         return record
-    with open_cluster(environment) as cluster:
-        found = look_for_contamination(StageRunner(store, cluster), run, folder, settings)
+    with watched_runner(store, environment) as runner:
+        found = look_for_contamination(runner, run, folder, settings)
     if found is None:
         return record
     tasks = with_clean_scores(store, folder, record.tasks, found, record.settings.benchmarks)
