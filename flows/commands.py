@@ -10,6 +10,7 @@ from flows import init as initializing
 from flows import progress, stack
 from flows.ablation_settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
+from flows.refresh_settings import RefreshSettings
 from flows.server import ensure_prefect_server
 from flows.stack import StackSettings
 from infra.environment import Environment
@@ -137,6 +138,24 @@ def champion(settings: PromoteOptions, as_json: bool, take_back: str | None) -> 
         _show(promotion.take_back(environment, model, take_back), as_json)
 
 
+class RefreshOptions(Settings):
+    """Settings of `gristmill refresh`."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    refresh: RefreshSettings = RefreshSettings()
+    """What is taken of newer crawls, how it is judged, and what is trained on it."""
+
+
+@with_own_settings("refresh", RefreshOptions)
+def refresh(settings: RefreshOptions, as_json: bool) -> None:
+    """Take what is new in a source's crawls into a new version of a dataset, and say what changed."""
+    _serve(settings)
+    from flows.refresh import refresh_corpus
+
+    _show(refresh_corpus(settings.refresh, settings.environment), as_json)
+
+
 @with_own_settings("ablate", AblationSettings)
 def ablate(settings: AblationSettings, as_json: bool) -> None:
     """Train the same small model on several corpora (`variants` of a configuration), and say which is better."""
@@ -212,4 +231,20 @@ def _show(found: Any, as_json: bool) -> None:
     print_json(found) if as_json else click.echo(found.text())
 
 
-ALL = (index, batch, export, import_, benchmarks, compare, promote, champion, ablate, up, down, status, init, register)
+ALL = (
+    index,
+    batch,
+    export,
+    import_,
+    benchmarks,
+    compare,
+    promote,
+    champion,
+    refresh,
+    ablate,
+    up,
+    down,
+    status,
+    init,
+    register,
+)

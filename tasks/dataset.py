@@ -17,6 +17,10 @@ from tasks.config import CorpusSettings
 from tasks.tokens.tokenization import TOKENIZATION
 
 
+class NothingLeft(BadInput):
+    """The training split of a dataset would have no document."""
+
+
 def publish(
     store: Store,
     name: str,
@@ -28,7 +32,8 @@ def publish(
     """Write the manifest of a dataset, or find the version that already has this content.
 
     Without a version, today's date is taken, with a suffix if today's is another dataset. BadInput if the given
-    version exists with other content, naming the settings that differ, or if no document is left for training.
+    version exists with other content, naming the settings that differ, or if no document is left for a split;
+    NothingLeft if that is the one of training.
     """
     shards = token_shards(next(stage for stage in stages if stage.stage == TOKENIZATION.name))
     draft = DatasetManifest(
@@ -93,7 +98,8 @@ def _new_version(store: Store, name: str) -> str:
 def _require_tokens(draft: DatasetManifest) -> None:
     for split in ("train", "heldout"):
         if not draft.split(split):
-            raise BadInput(
+            kind = NothingLeft if split == "train" else BadInput
+            raise kind(
                 f"dataset {draft.name}: no document is left in the {split} split",
                 "training and evaluation need one at least",
                 "Fetch more shards, loosen the filters, or change heldout.fraction",

@@ -45,7 +45,7 @@ class DataSettings(Settings):
     def _weights_or_epochs(self) -> Self:
         if len({source.weight is None for source in self.blend}) > 1:
             raise ValueError("a blend is either by weight or by epochs: give all its datasets the same of the two")
-        names = [source.dataset for source in self.blend]
+        names = [(source.dataset, source.version) for source in self.blend]
         if len(set(names)) < len(names):
-            raise ValueError("a blend names each dataset once")
+            raise ValueError("a blend names each dataset, or each version of it, once")
         return self

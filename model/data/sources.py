@@ -26,11 +26,18 @@ def blended(store: Store, dataset: DatasetManifest, settings: DataSettings) -> t
     """
     if not settings.blend:
         return (dataset,)
-    if dataset.name not in [source.dataset for source in settings.blend]:
+    own = [source for source in settings.blend if source.dataset == dataset.name]
+    if not own:
         raise BadInput(
             f"data.blend of {', '.join(source.dataset for source in settings.blend)} for a run on {dataset.name}",
             "a blend says of every dataset how much of it there is, of the run's own too",
             f"Add {dataset.name} to the blend, or train on another dataset",
+        )
+    if sum(source.version in (None, dataset.version) for source in own) != 1:
+        raise BadInput(
+            f"data.blend has version {', '.join(str(source.version) for source in own)} of {dataset.name}",
+            f"the run is on version {dataset.version}, which a blend has once",
+            "Leave the version out of the blend, or name the same in both places",
         )
     found = tuple(_find(store, dataset, source) for source in settings.blend)
     for each in found:
@@ -39,15 +46,9 @@ def blended(store: Store, dataset: DatasetManifest, settings: DataSettings) -> t
 
 
 def _find(store: Store, dataset: DatasetManifest, source: Source) -> DatasetManifest:
-    if source.dataset != dataset.name:
-        return load_dataset(store, source.dataset, source.version)
-    if source.version not in (None, dataset.version):
-        raise BadInput(
-            f"data.blend has version {source.version} of {dataset.name}",
-            f"the run is on version {dataset.version}",
-            "Leave the version out of the blend, or name the same in both places",
-        )
-    return dataset
+    if source.dataset == dataset.name and source.version in (None, dataset.version):
+        return dataset
+    return load_dataset(store, source.dataset, source.version)
 
 
 def _require_same_tokenizer(one: DatasetManifest, other: DatasetManifest) -> None:

@@ -1,7 +1,7 @@
 """Evaluated checkpoints, and how two of them compare item by item."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -52,11 +52,36 @@ class Difference(NamedTuple):
 def common_held_out(one: Contender, other: Contender) -> list[str]:
     """Groups of held-out documents that both mean: those of the run's dataset if it is the same, and of further ones.
 
-    A further dataset's group bears its name and version; see model.evaluation.further.
+    A further dataset's group bears its name and version; see model.evaluation.further. Contenders `with_own_name` have
+    their own dataset's so too.
     """
     theirs = {group.group for group in other.record.groups}
     further = [each.group for each in one.record.groups if each.group.endswith("/all") and each.group in theirs]
+    own = {_own_group(one), _own_group(other)}
+    if same_held_out(one, other) or len(own) == 1:  # the same text twice, or two texts of one name
+        further = [each for each in further if each not in own]
     return ["all"] * same_held_out(one, other) + further
+
+
+def with_own_name(contender: Contender) -> Contender:
+    """A contender whose own held-out text bears its dataset's name too, as it does where others are measured on it."""
+    groups, own = contender.record.groups, _own_group(contender)
+    whole = next((each for each in groups if each.group == "all"), None)
+    if whole is None or any(each.group == own for each in groups):
+        return contender
+    named = whole.model_copy(update={"group": own})
+    scores = _of_tasks(contender.scores, ("heldout/all",))
+    column = pa.array([f"heldout/{own}"] * scores.num_rows, pa.string())
+    renamed = scores.set_column(scores.schema.get_field_index("task"), scores.schema.field("task"), column)
+    return replace(
+        contender,
+        record=contender.record.model_copy(update={"groups": (*groups, named)}),
+        scores=pa.concat_tables([contender.scores, renamed]),
+    )
+
+
+def _own_group(contender: Contender) -> str:
+    return f"{contender.run.dataset}/{contender.run.dataset_version}/all"
 
 
 def same_held_out(one: Contender, other: Contender) -> bool:

@@ -21,6 +21,7 @@ from model.findings.contender import (
     paired_scores,
     top_tasks,
     unpaired_figures,
+    with_own_name,
 )
 from model.findings.records import Estimate, TaskResult
 from model.findings.verdict import Condition, PromotionSettings, Verdict
@@ -85,6 +86,7 @@ def _contamination_known(record: EvaluationRecord) -> Condition:
 
 def _against(candidate: Contender, champion: Contender, settings: PromotionSettings) -> list[Condition]:
     """What is asked beside the champion."""
+    candidate, champion = with_own_name(candidate), with_own_name(champion)
     ours = {task.task: task for task in candidate.record.tasks}
     theirs = top_tasks(champion.record)
     missing = [task.task for task in theirs if task.task not in ours]

@@ -21,6 +21,7 @@ from infra.settings import Settings
 from infra.store import Store
 from infra.vocabulary import declared_tokens
 from tasks.heldout import HeldoutSettings
+from tasks.inputs import find
 from tasks.stage import Split, Stage, StageRunner
 from tasks.tokens.tokenizer_import import ExistingSettings, import_tokenizer
 from tasks.tokens.tokenizer_sample import Sample, SampleSettings
@@ -44,8 +45,8 @@ class TokenizerSettings(SampleSettings):
     max_line_bytes: int = Field(default=8192, ge=64)
     """Longer lines are learned from in parts of this size: sentencepiece would skip them."""
     path: str | None = Field(default=None, min_length=1)
-    """An existing tokenizer to take instead of learning one, as a path or fsspec URL: a sentencepiece model, a
-    tokenizer.json of Hugging Face or a file of tiktoken ranks."""
+    """An existing tokenizer to take instead of learning one, as a path, below the root too, or fsspec URL: a
+    sentencepiece model, a tokenizer.json of Hugging Face or a file of tiktoken ranks."""
     existing: ExistingSettings = ExistingSettings()
     """What the file of an existing tokenizer may leave open."""
 
@@ -71,7 +72,7 @@ def train_tokenizer(
     The file is written into the stage's folder. BadInput if nothing is left to learn from or the file cannot be used.
     """
     if settings.path is not None:
-        return _import(runner, settings.path, settings.existing)
+        return _import(runner, find(settings.path, runner.store), settings.existing)
     every = TrainOnShards(tuple(parent.kept_paths))
     training = TokenizerTraining(tokenizer=settings, heldout=heldout)
     manifest = runner.run(TOKENIZER, every, ["all shards"], training, {parent.stage: parent.digest})

@@ -116,6 +116,18 @@ def test_a_blend_by_epochs_ends_all_together(store, dataset, other) -> None:
     assert order.describe(round(samples), ["other", "small"]) == expected
 
 
+def test_a_blend_takes_several_versions_of_a_dataset(store, dataset, other) -> None:
+    older = other.model_copy(update={"name": dataset.name, "version": "2026.1.1", "fingerprint": "older"})
+    older.save(store, f"{older.folder}/manifest.json")
+    sources = (Source(dataset="small", version="2026.1.1", weight=3), Source(dataset="small", weight=1))
+    run = prepare_run(store, dataset, "own-past", settings(blend=sources))
+    assert training_datasets(store, run) == (older, dataset)
+    assert open_run_folder(store.local_path(run.folder))[1:] == (run, dataset)
+    twice = (*sources, Source(dataset="small", version=dataset.version, weight=1))
+    with pytest.raises(BadInput, match="which a blend has once"):
+        prepare_run(store, dataset, "refused", settings(blend=twice))
+
+
 def test_another_version_of_a_blended_dataset_is_another_run(store, dataset, other) -> None:
     blend = (Source(dataset="small", weight=1), Source(dataset="changing", weight=1))
     manifest = other.model_copy(update={"name": "changing"})
@@ -132,7 +144,7 @@ def test_another_version_of_a_blended_dataset_is_another_run(store, dataset, oth
     ("sources", "message"),
     [
         ((("other", None),), "Add small to the blend"),
-        ((("small", "2020.1.1"), ("other", None)), "the run is on version 2026.11.22"),
+        ((("small", "2020.1.1"), ("other", None)), "the run is on version 2026.11.22, which a blend has once"),
         ((("small", None), ("absent", None)), "a dataset must exist"),
         ((("small", None), ("foreign", None)), "share one tokenizer"),
     ],
@@ -156,7 +168,10 @@ def test_blends_that_cannot_be_are_refused(store, dataset, other, sources, messa
     ],
 )
 def test_settings_of_a_blend_are_checked(blend) -> None:
-    with pytest.raises(ValueError, match=r"give exactly one|either by weight or by epochs|names each dataset once"):
+    with pytest.raises(
+        ValueError,
+        match=r"give exactly one|either by weight or by epochs|names each dataset, or each version of it, once",
+    ):
         DataSettings.model_validate({"blend": blend})
 
 

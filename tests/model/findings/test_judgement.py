@@ -136,6 +136,21 @@ def test_other_datasets_compare_by_held_out_text_of_further_ones() -> None:
     assert judge(model(1.9, "e" * 12), model(2.0, "d" * 12), DEFAULT).promoted
 
 
+def test_a_candidate_on_newer_text_is_held_against_the_champions_own() -> None:
+    def newer(bits_per_byte: float) -> Contender:
+        """Trained on another version, and measured on the champion's held-out text under its name."""
+        own = run_record("newer", "e" * 12).model_copy(update={"dataset_version": "2026.11.29"})
+        made = contender({}, bits_per_byte, run=own)
+        further = made.record.groups[0].model_copy(update={"group": "small/2026.11.22/all"})
+        record = made.record.model_copy(update={"groups": (further,)})
+        task = pa.array(["heldout/small/2026.11.22/all"] * made.scores.num_rows)
+        return replace(made, record=record, scores=made.scores.set_column(0, "task", task))
+
+    verdict = judge(newer(2.1), contender({}, 2.0), DEFAULT)
+    assert failed(verdict) == ["held-out bits per byte of small/2026.11.22"]
+    assert judge(newer(1.9), contender({}, 2.0), DEFAULT).promoted
+
+
 def test_documents_of_other_sizes_are_others() -> None:
     one, other = contender({}), contender({})
     larger = pa.array([weight + 1 for weight in one.scores["weight"].to_pylist()])
