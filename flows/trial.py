@@ -6,6 +6,7 @@ is made up, and nothing is evaluated, tracked or kept.
 
 import statistics
 import tempfile
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,44 @@ from infra.schema import tokens_schema
 from infra.store import Store
 from model.config import Duration, TrainingSettings
 from model.estimates.rate import Rate
-from model.run import RunRecord, finished_training, prepare_run, read_metrics
+from model.run import finished_training, prepare_run, read_metrics
 from model.settings.safety import CheckpointSettings
 
 _DOCUMENT = 1000
 """Tokens of each made-up document."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a trial took."""
+
+    device: str
+    rows: list[dict[str, float]]
+    """Of its metrics.jsonl, one for each step."""
+    job_seconds: float
+    """From the start of the processes to their end."""
+    checkpoint_seconds: float
+    """Of these, writing the last checkpoint."""
+    memory_gib: float
+    """Of the process that had most."""
+
+
 def measured_rate(training: TrainingSettings, vocabulary_size: int, steps: int) -> Rate:
     """Make some steps of a training and tell the median speed of their later half; errors are those of a run."""
+    made = trial(training, vocabulary_size, steps)
+    seconds = statistics.median(row["seconds"] for row in made.rows[steps // 2 :])
+    return Rate(
+        device=made.device,
+        source=f"{steps} steps of a trial here",
+        tokens_per_second_per_device=training.tokens_per_step / seconds / training.parallel.processes,
+        memory_gib=made.memory_gib,
+        # The first steps compile and fill caches: what they take beyond a usual step belongs to the start.
+        startup_seconds=max(0.0, made.job_seconds - steps * seconds - made.checkpoint_seconds),
+    )
+
+
+def trial(training: TrainingSettings, vocabulary_size: int, steps: int) -> Trial:
+    """Make some steps of a training on random tokens."""
     with tempfile.TemporaryDirectory(prefix="gristmill-trial-") as folder:
         store = Store(folder)
         update: dict[str, Any] = {
@@ -42,22 +72,15 @@ def measured_rate(training: TrainingSettings, vocabulary_size: int, steps: int) 
         path = str(store.local_path(run.folder).absolute())
         spec = JobSpec(module="model.train", arguments=(path,), processes=training.parallel.processes)
         job = LocalLauncher().run(spec)
-        return _rate(store, run, job.seconds)
-
-
-def _rate(store: Store, run: RunRecord, job_seconds: float) -> Rate:
-    rows, summary = read_metrics(store.local_path(run.folder)), finished_training(store, run)
-    assert summary is not None, "model.train writes training.json before it ends well"
-    later = rows[len(rows) // 2 :]
-    seconds = statistics.median(row["seconds"] for row in later)
-    return Rate(
-        device=summary.speed.device,
-        source=f"{len(rows)} steps of a trial here",
-        tokens_per_second_per_device=run.training.tokens_per_step / seconds / run.training.parallel.processes,
-        memory_gib=summary.speed.memory_gib,
-        # The first steps compile and fill caches: what they take beyond a usual step belongs to the start.
-        startup_seconds=max(0.0, job_seconds - len(rows) * seconds - summary.speed.seconds.get("checkpoint", 0.0)),
-    )
+        summary = finished_training(store, run)
+        assert summary is not None, "model.train writes training.json before it ends well"
+        return Trial(
+            device=summary.speed.device,
+            rows=read_metrics(store.local_path(run.folder)),
+            job_seconds=job.seconds,
+            checkpoint_seconds=summary.speed.seconds.get("checkpoint", 0.0),
+            memory_gib=summary.speed.memory_gib,
+        )
 
 
 def _random_dataset(store: Store, vocabulary_size: int, tokens: int) -> DatasetManifest:

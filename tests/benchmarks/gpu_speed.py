@@ -43,6 +43,9 @@ class Row:
 
 _TP = {"processes": 2, "tensor": 2, "sequence_parallel": True, "tensor_overlap": True}
 ROWS: dict[str, Row] = {
+    "60m": Row("60m", 32_768, 32, 4),
+    "150m": Row("150m", 32_768, 32, 4),
+    "350m": Row("350m", 32_768, 16, 8),
     "1b": Row("1b", 32_768, 8, 32),
     "1b-qk-norm": Row("1b", 32_768, 8, 16, model={"qk_norm": True}),
     "8b-tp2": Row("8b", 128_256, 4, 16, _TP),
