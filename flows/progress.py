@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import TextIO
 
 PACKAGES = ("flows", "tasks", "model", "infra")
 
@@ -12,10 +13,17 @@ def let_through() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Our handler, told from those of others by its class."""
+
+
 def to_terminal() -> None:
-    """Write them to standard error as well."""
+    """Write them to standard error as well, each once however often a process prepares itself."""
     let_through()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Terminal(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     for name in PACKAGES:
-        logging.getLogger(name).addHandler(handler)
+        logger = logging.getLogger(name)
+        for earlier in [each for each in logger.handlers if isinstance(each, _Terminal)]:
+            logger.removeHandler(earlier)
+        logger.addHandler(handler)
