@@ -15,6 +15,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.ablation_findings import Conclusion, Measure
+from flows.tracking_tags import experiment
 from infra.environment import Environment
 from infra.manifest import Manifest
 from infra.settings import Settings
@@ -155,7 +156,7 @@ def _track(
     tracked = open_run(
         store,
         environment.mlflow_tracking_uri,
-        environment.mlflow_experiment,
+        experiment(environment, "ablation"),
         f"ablation {record.name}/{record.fingerprint}",
         tags={"ablation": record.name, "purpose": "ablation"},
         parameters={

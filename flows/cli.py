@@ -25,7 +25,7 @@ def main() -> None:
     """From the web crawl to an evaluated language model."""
 
 
-@partial(with_settings, "demo")((*_CORPUS_SECTIONS, "run", "training", "evaluation"))
+@partial(with_settings, "demo")((*_CORPUS_SECTIONS, "run", "training", "evaluation", "tracking"))
 def demo(settings: PipelineSettings, as_json: bool) -> None:
     """Run the whole chain: on the sample crawl of packaged web pages, or with --crawl on a real one."""
     from flows.outcome import Outcome
@@ -49,7 +49,7 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
     return None
 
 
-@partial(with_settings, "corpus")(_CORPUS_SECTIONS)
+@partial(with_settings, "corpus")((*_CORPUS_SECTIONS, "tracking"))
 def corpus(settings: PipelineSettings, as_json: bool) -> None:
     """Build a dataset: fetch, extract, filter, deduplicate, redact and tokenize a crawl."""
     from infra.dataset_report import report_paths
@@ -59,7 +59,7 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     ensure_prefect_server(prefect_home(store))
     from flows.corpus import build_corpus
 
-    result = build_corpus(settings.corpus, settings.dataset, settings.environment)
+    result = build_corpus(settings.corpus, settings.dataset, settings.environment, settings.tracking)
     if as_json:
         return print_json(result.report)
     click.echo(render_text(result.report))
@@ -67,13 +67,14 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     return None
 
 
-@partial(with_settings, "pretrain")(_TRAINING_SECTIONS)
+@partial(with_settings, "pretrain")((*_TRAINING_SECTIONS, "tracking"))
 def pretrain(settings: PipelineSettings, as_json: bool) -> None:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
     ensure_prefect_server(prefect_home(prepare(settings)))
     from flows.pretraining import pretrain as pretrain_flow
 
-    result = pretrain_flow(settings.dataset, settings.run, settings.training, settings.environment)
+    chosen = (settings.dataset, settings.run, settings.training)
+    result = pretrain_flow(*chosen, settings.environment, settings.tracking)
     if as_json:
         return print_json(result)
     summary = result.summary

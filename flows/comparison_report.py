@@ -9,6 +9,7 @@ comparison/NAME/comparison.json    Comparison, written last
 from collections.abc import Iterator, Sequence
 
 from flows.task_table import figure_text, number
+from flows.tracking_tags import experiment
 from infra.environment import Environment
 from infra.figures import CurvePanel, Dot, DotPanel, DotRow, draw_curves, draw_dots
 from infra.report import short
@@ -149,7 +150,7 @@ def _open(store: Store, comparison: Comparison, environment: Environment) -> Tra
     return open_run(
         store,
         environment.mlflow_tracking_uri,
-        environment.mlflow_experiment,
+        experiment(environment, "comparison"),
         f"comparison {comparison.name}",
         tags={"purpose": "comparison", "comparison": comparison.name},
         parameters={f"run {place}": run.folder for place, run in enumerate(comparison.runs, 1)},

@@ -8,11 +8,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import progress
-from flows.config import DatasetSettings
+from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
+from flows.corpus_tracking import track_corpus
 from flows.dataset_reporting import publish_dataset_report
 from flows.reporting import corpus_report, publish_funnel
 from flows.sample import resolve_source
-from infra.cluster import open_cluster
+from flows.watching import watched_runner
+from flows.whole_plan import affordable
 from infra.environment import Environment
 from infra.manifest import DatasetManifest, load_dataset
 from infra.report import CorpusReport
@@ -46,13 +48,13 @@ def build_corpus(
     corpus: CorpusSettings = CorpusSettings(),
     dataset: DatasetSettings = DatasetSettings(),
     environment: Environment = Environment(),
+    tracking: TrackingSettings = TrackingSettings(),
 ) -> Corpus:
     """Fetch, extract, filter, deduplicate, redact and tokenize a crawl, and publish the result as a dataset."""
     progress.let_through()
     store = Store(environment.root)
-    with open_cluster(environment) as cluster:
-        logger.info("Dask: %d workers, dashboard %s", cluster.workers, cluster.dashboard)
-        runner = StageRunner(store, cluster)
+    affordable("build_corpus", PipelineSettings(environment=environment, dataset=dataset, corpus=corpus))
+    with watched_runner(store, environment) as runner:
         settings = corpus.model_copy(update={"source": stage("source", resolve_source, corpus.source, store)})
         settings = stage("files", pinned_corpus, settings, store)
         build = _measured(runner, settings, dataset)
@@ -67,6 +69,7 @@ def build_corpus(
     report = corpus_report(store, manifest, build.passed, build.helpers)
     publish_funnel(report)
     publish_dataset_report(store, manifest, made, settings)
+    track_corpus(store, manifest, report, environment, tracking)
     _say_what_to_look_at(manifest, build)
     return Corpus(dataset=manifest, report=report)
 

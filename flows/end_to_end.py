@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
     environment = affordable("crawl_to_model", settings)
-    corpus = build_corpus(settings.corpus, settings.dataset, environment)
+    corpus = build_corpus(settings.corpus, settings.dataset, environment, settings.tracking)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
-    training = pretrain(dataset, settings.run, settings.training, environment)
+    training = pretrain(dataset, settings.run, settings.training, environment, settings.tracking)
     evaluation = evaluate(
         dataset, settings.run, settings.training, settings.evaluation, environment, settings.contamination
     )

@@ -4,19 +4,32 @@ import logging
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 
 from flows import progress
-from flows.config import DatasetSettings
+from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
 from flows.reporting import link_mlflow_run
+from flows.tracking_tags import experiment, run_tags, run_title
+from flows.training_watch import watched_training
+from flows.whole_plan import affordable
 from infra.environment import Environment
 from infra.launch import JobSpec, LocalLauncher
-from infra.manifest import DatasetManifest, load_dataset
+from infra.manifest import load_dataset
+from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
-from infra.tracking import TrackedRun, finish_run, open_run
-from model.config import TrainingSettings
-from model.run import LaunchRecord, RunRecord, TrainingSummary, finished_training, load_launch, prepare_run
+from infra.tracking import TrackedRun, ending_with, open_run
+from model.config import ParallelSettings, TrainingSettings
+from model.delivery import deliver_rest
+from model.run import (
+    LaunchRecord,
+    RunRecord,
+    TrainingSummary,
+    finished_training,
+    load_launch,
+    prepare_run,
+    training_datasets,
+)
 
 logger = logging.getLogger(__name__)
 _QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -37,6 +50,7 @@ def pretrain(
     run: str = "model",
     training: TrainingSettings = TrainingSettings(),
     environment: Environment = Environment(),
+    tracking: TrackingSettings = TrackingSettings(),
 ) -> Training:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
     progress.let_through()
@@ -47,48 +61,57 @@ def pretrain(
     if summary is not None:
         logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
         return Training(run=record, summary=summary, tracked=load_launch(store, record).tracked)
-    tracked = track(store, record, manifest, environment)
+    affordable("pretrain", PipelineSettings(environment=environment, dataset=dataset, run=run, training=training))
+    tracked = track(store, record, environment, tracking)
     link_mlflow_run(store, tracked)
-    try:
-        launch("model.train", store, record, training.parallel.processes)
-    except BaseException:
-        finish_run(tracked, failed=True)
-        raise
-    finish_run(tracked)
-    summary = finished_training(store, record)
-    assert summary is not None, "model.train writes training.json before it ends well"
+    with ending_with(tracked):
+        with watched_training(store, record, {"MLflow": environment.mlflow_tracking_uri}):
+            launch("model.train", store, record, training.parallel.processes)
+        summary = finished_training(store, record)
+        assert summary is not None, "model.train writes training.json before it ends well"
+        deliver_rest(store, record, tracked)
     return Training(run=record, summary=summary, tracked=tracked)
 
 
-def track(store: Store, record: RunRecord, dataset: DatasetManifest, environment: Environment) -> TrackedRun:
+def track(store: Store, record: RunRecord, environment: Environment, tracking: TrackingSettings) -> TrackedRun:
     """Open the MLflow run of a training run, the same one at every launch, and write down where it is."""
+    dataset = f"{record.dataset}/{record.dataset_version}"
+    purpose = "ablation" if "ablation" in tracking.tags else "pretraining"
     tags = {
-        "dataset": f"{dataset.name}/{dataset.version}",
-        "dataset.fingerprint": dataset.fingerprint,
+        "run": record.folder.removeprefix("runs/"),
         "run.fingerprint": record.fingerprint,
-        "prefect.flow_run_id": str(flow_run.id or ""),
-        "prefect.flow_run_url": flow_run_url(),
-        "prefect.deployment": str(deployment.name or ""),
+        "dataset": dataset,
+        "dataset.fingerprint": record.dataset_fingerprint,
+        "launcher": "local",
+        "layout": _layout(record.training.parallel),
+        "mlflow.note.content": tracking.notes or "",
+        **tracking.tags,
     }
     tracked = open_run(
         store,
         environment.mlflow_tracking_uri,
-        environment.mlflow_experiment,
-        f"{record.name}/{record.dataset_version}-{record.fingerprint}",
-        dataset=dataset,
-        tags={name: value for name, value in tags.items() if value},
+        experiment(environment, purpose),
+        run_title(tracking.title, record.name, dataset, record.fingerprint),
+        datasets=[used_dataset(store, each, "training") for each in training_datasets(store, record)],
+        tags=run_tags(purpose, tags),
         parameters=record.training.model_dump(mode="json"),
         previous=load_launch(store, record).tracked,
     )
-    launched = LaunchRecord(tracked=tracked, flow_run_id=tags["prefect.flow_run_id"] or None)
+    launched = LaunchRecord(
+        tracked=tracked,
+        flow_run_id=str(flow_run.id) if flow_run.id else None,
+        prices=environment.cost,
+        system_metrics_seconds=tracking.system_metrics_seconds,
+    )
     launched.save(store, f"{record.folder}/launch.json")
     return tracked
 
 
-def flow_run_url() -> str:
-    """The page of this flow run in the Prefect UI; empty for a server that lives only as long as the flow."""
-    url = str(flow_run.ui_url or "")
-    return url if url.startswith("http") else ""
+def _layout(parallel: ParallelSettings) -> str:
+    """Processes, and how they share the work."""
+    shared = {"tensor": parallel.tensor, "pipeline": parallel.pipeline, "context": parallel.context}
+    parts = [f"{name} {factor}" for name, factor in shared.items() if factor > 1]
+    return ", ".join([f"{parallel.processes} processes", *parts, f"data {parallel.data}"])
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{module}", persist_result=False)

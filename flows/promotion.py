@@ -5,7 +5,6 @@
 Whatever it says, the checkpoint is registered, and stays `candidate` if it is refused.
 """
 
-import hashlib
 import io
 import logging
 from collections.abc import Mapping
@@ -20,17 +19,17 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows import progress
 from flows.runs import find_run
+from flows.tracking_tags import experiment
 from infra.environment import Environment
 from infra.errors import BadInput
-from infra.manifest import FINGERPRINT_DIGITS
-from infra.registry import Alias, Checkpoint, ModelVersion, Registry
-from infra.settings import Settings, flatten
+from infra.registry import Alias, ModelVersion, Registry
+from infra.settings import Settings
 from infra.store import Store
+from infra.tracked_models import Checkpoint
 from infra.tracking import TrackedRun, default_tracking_uri, finish_run, has_run, log_text, open_run, run_url
 from model.findings.contender import Contender
 from model.findings.judgement import judge
 from model.findings.records import ITEMS, SCORES
-from model.findings.tracked import evaluation_metrics
 from model.findings.verdict import PromotionSettings, Verdict
 from model.run import (
     EvaluationRecord,
@@ -41,6 +40,7 @@ from model.run import (
     open_run_folder,
     step_name,
 )
+from model.tracked_checkpoints import checkpoint_of
 
 logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
@@ -191,30 +191,14 @@ def _publish(registry: Registry, tracked: TrackedRun, version: ModelVersion, ver
 
 def _checkpoint(store: Store, candidate: Contender) -> Checkpoint:
     """What the registry is told of a checkpoint; BadInput where it has been removed since its evaluation."""
-    run, record = candidate.run, candidate.record
-    path = _meta_path(candidate)
-    if not store.exists(path):
+    found = checkpoint_of(store, candidate.run, candidate.record.step)
+    if found is None:
         raise BadInput(
             f"{candidate.name} has no checkpoint any more",
             "only a checkpoint that is there can be used as champion",
             "Evaluate and promote one that is kept (training.checkpoint.keep)",
         )
-    return Checkpoint(
-        name=f"{run.name}-{run.fingerprint}-{step_name(record.step)}",
-        digest=hashlib.sha256(store.read_bytes(path)).hexdigest(),
-        step=record.step,
-        dataset=(f"{run.dataset}/{run.dataset_version}", run.dataset_fingerprint),
-        tags={
-            "run": run.folder.removeprefix("runs/"),
-            "step": str(record.step),
-            "dataset": f"{run.dataset}/{run.dataset_version}",
-            "dataset.fingerprint": run.dataset_fingerprint,
-            "evaluation": hashlib.sha256(record.model_dump_json().encode()).hexdigest()[:FINGERPRINT_DIGITS],
-            "checkpoint.path": store.full_path(path.rpartition("/")[0]),
-        },
-        parameters=flatten(run.training.model.model_dump(mode="json", exclude_none=True)),
-        metrics=evaluation_metrics(record),
-    )
+    return found
 
 
 def _meta_path(candidate: Contender) -> str:
@@ -242,7 +226,7 @@ def _tracked(store: Store, run: RunRecord, environment: Environment, registry: R
         return tracked
     name, dataset = f"{run.name}/{run.dataset_version}-{run.fingerprint}", f"{run.dataset}/{run.dataset_version}"
     tags = {"dataset": dataset, "run.fingerprint": run.fingerprint}
-    made = open_run(store, environment.mlflow_tracking_uri, environment.mlflow_experiment, name, tags=tags)
+    made = open_run(store, environment.mlflow_tracking_uri, experiment(environment, "pretraining"), name, tags=tags)
     finish_run(made)
     LaunchRecord(tracked=made).save(store, f"{run.folder}/launch.json")
     return made

@@ -14,17 +14,16 @@ moves, and a process that is killed between the two is repeated without harm.
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import BadInput, RunFailed
 from infra.settings import Settings
+from infra.tracked_models import CHECKPOINT, Checkpoint, log_checkpoint
 from infra.tracking import TrackedRun, open_client, refuse_password, run_url, tracking_errors
 
 Alias = Literal["candidate", "champion", "previous"]
-_CHECKPOINT = "checkpoint"
 _MODEL = "model_id"
 _TAKEN_BACK = "taken_back"
 
@@ -51,24 +50,6 @@ class ModelVersion(Settings):
         return _TAKEN_BACK in self.tags
 
 
-class Checkpoint(Settings):
-    """What is registered: where a checkpoint is, and what is known of it."""
-
-    name: str
-    """Of the model in the experiment: run and step."""
-    digest: str
-    """Of its bytes."""
-    step: int
-    dataset: tuple[str, str]
-    """NAME/VERSION and fingerprint of what was measured on."""
-    tags: dict[str, str]
-    """Run, step, datasets, evaluation: what people look for."""
-    parameters: dict[str, Any]
-    """Of its architecture."""
-    metrics: dict[str, float]
-    """Of its evaluation."""
-
-
 class Registry:
     """The versions of one registered model; BadInput where the server does not answer."""
 
@@ -84,15 +65,12 @@ class Registry:
         """
         with _Asked(self.tracking_uri):
             self._make_model()
-            model = self._logged(run, checkpoint)
-            model_id: str = model.model_id
-            self._log_metrics(run, checkpoint, model)
+            model_id = log_checkpoint(self._client, run, checkpoint)
             with tempfile.TemporaryDirectory() as folder:
                 for path, content in files.items():
                     (file := Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
                     file.write_bytes(content)
                 self._client.log_model_artifacts(model_id, folder)
-            self._client.finalize_logged_model(model_id, "READY")
             found = self._of_checkpoint(checkpoint.digest)
             version = found.version if found else self._make_version(run, checkpoint, model_id)
         self.annotate(version, checkpoint.tags)
@@ -107,38 +85,6 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _logged(self, run: TrackedRun, checkpoint: Checkpoint) -> Any:
-        """What an earlier registration of the same checkpoint, perhaps a killed one, has left; or a new one."""
-        from mlflow.entities import LoggedModelOutput
-
-        experiment = self._client.get_run(run.run_id).info.experiment_id
-        filters = f"source_run_id = '{run.run_id}' AND tags.{_CHECKPOINT} = '{checkpoint.digest}'"
-        if found := self._client.search_logged_models([experiment], filters):
-            return found[0]
-        made = self._client.create_logged_model(
-            experiment,
-            checkpoint.name,
-            run.run_id,
-            tags={**checkpoint.tags, _CHECKPOINT: checkpoint.digest},
-            params={key: str(value) for key, value in checkpoint.parameters.items()},
-            model_type="gristmill checkpoint",
-        )
-        self._client.log_outputs(run.run_id, [LoggedModelOutput(made.model_id, checkpoint.step)])
-        return made
-
-    def _log_metrics(self, run: TrackedRun, checkpoint: Checkpoint, model: Any) -> None:
-        """Only those that the model does not have yet: each also becomes a point of the run's curves."""
-        from mlflow.entities import Metric
-
-        known = {metric.key: metric.value for metric in model.metrics or ()}
-        now = int(time.time() * 1000)
-        metrics = [
-            Metric(key, value, now, checkpoint.step, model.model_id, *checkpoint.dataset, run_id=run.run_id)
-            for key, value in checkpoint.metrics.items()
-            if known.get(key) != value
-        ]
-        self._client.log_batch(run.run_id, metrics=metrics)
-
     def _make_version(self, run: TrackedRun, checkpoint: Checkpoint, model_id: str) -> int:
         # `models:/ID` would be looked for in MLflow's global address, and `runs:/` is refused beside a model's id.
         source = self._client.get_logged_model(model_id).artifact_location
@@ -146,7 +92,7 @@ class Registry:
             self.model,
             source,
             run.run_id,
-            tags={**checkpoint.tags, _CHECKPOINT: checkpoint.digest, _MODEL: model_id},  # the UI keeps their order
+            tags={**checkpoint.tags, CHECKPOINT: checkpoint.digest, _MODEL: model_id},  # the UI keeps their order
             run_link=run_url(run),
             model_id=model_id,
             await_creation_for=0,
@@ -157,7 +103,7 @@ class Registry:
         return int(made.version)
 
     def _of_checkpoint(self, digest: str) -> ModelVersion | None:
-        found = self._client.search_model_versions(f"name = '{self.model}' AND tags.{_CHECKPOINT} = '{digest}'")
+        found = self._client.search_model_versions(f"name = '{self.model}' AND tags.{CHECKPOINT} = '{digest}'")
         return min((self._read(each) for each in found), key=lambda each: each.version, default=None)
 
     def version(self, version: int) -> ModelVersion:

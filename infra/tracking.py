@@ -1,8 +1,11 @@
-"""MLflow: one run for each training run, whoever launches it and however often.
+"""MLflow: one run for each training, corpus or ablation, whoever launches it and however often.
 
 Without a server, runs are recorded into SQLite and a folder of artifacts under the root. MLflow is imported when it is
-first used, because most ranks of a job never log. A server that cannot be reached stops nothing: metrics wait in memory
-(and stand in `metrics.jsonl` in any case) and are delivered when it answers again.
+first used, because the ranks of a job never log. A server that cannot be reached stops nothing: metrics stand in files
+(see infra.metric_rows) and are delivered when it answers again.
+
+Every dataset that a run used or made is an *input* of it whose digest is the manifest's fingerprint, so that
+`dataset.digest = '0123456789ab'` finds every run of a dataset, in the UI and by `mlflow.search_runs`.
 """
 
 import json
@@ -10,21 +13,23 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+from infra.address import without_password
 from infra.errors import BadInput
-from infra.manifest import DatasetManifest
-from infra.settings import Settings, flatten
+from infra.run_description import UsedDataset, allowed_key, log_inputs, log_parameters, set_tags
+from infra.settings import Settings
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
 
-_ROWS_PER_BATCH = 150  # MLflow takes at most 1000 metrics in a batch
-_RETRY_SECONDS = 30.0
-_MAX_DIGEST = 36  # MLflow refuses longer ones
+_MOST_METRICS = 1000  # in one request
+
+Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class TrackedRun(Settings):
@@ -52,25 +57,29 @@ def open_run(
     experiment: str,
     name: str,
     *,
-    dataset: DatasetManifest | None = None,
+    datasets: Sequence[UsedDataset] = (),
     tags: Mapping[str, str] | None = None,
     parameters: Mapping[str, Any] | None = None,
     previous: TrackedRun | None = None,
+    started: datetime | None = None,
 ) -> TrackedRun:
-    """Continue the previous run if it is still there, or start one; tags are set either way.
+    """Continue the previous run if it is still there, or start one; tags and inputs are set either way.
 
-    The dataset becomes an input whose digest is the manifest's fingerprint. `tracking_uri` None means SQLite under
-    the root. BadInput if the address holds a password or the server does not answer.
+    Parameters are flattened into dotted names and, whole, an artifact `parameters.json`. `tracking_uri` None means
+    SQLite under the root; `started` is for what is recorded after it was done. BadInput if the address holds a
+    password or the server does not answer.
     """
     uri = tracking_uri or default_tracking_uri(store)
     refuse_password(uri)
     try:
         client = open_client(uri)
-        run = _continued(client, uri, experiment, previous) or _created(client, store, uri, experiment, name)
-        for key, value in (tags or {}).items():
-            client.set_tag(run.run_id, key, value)
-        if previous != run:
-            _describe(client, run.run_id, dataset, store, parameters or {})
+        run = _continued(client, uri, experiment, name, previous) or _created(
+            client, store, uri, experiment, name, started
+        )
+        set_tags(client, run.run_id, tags or {})
+        log_inputs(client, run.run_id, datasets)
+        if previous != run and parameters:
+            log_parameters(client, run.run_id, parameters)
     except tracking_errors() as error:
         raise BadInput(
             f"mlflow_tracking_uri = {uri} ({_first_line(error)})",
@@ -82,12 +91,14 @@ def open_run(
 
 def refuse_password(uri: str) -> None:
     """BadInput for an address that holds a password."""
-    if urlsplit(uri).password:
+    try:
+        without_password(uri)
+    except ValueError:
         raise BadInput(
             "mlflow_tracking_uri holds a password",
             "addresses are written to files and logs",
             "Put it in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-        )
+        ) from None
 
 
 def open_client(uri: str) -> Any:
@@ -113,7 +124,7 @@ def tracking_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, OSError)
 
 
-def _continued(client: Any, uri: str, experiment: str, previous: TrackedRun | None) -> TrackedRun | None:
+def _continued(client: Any, uri: str, experiment: str, name: str, previous: TrackedRun | None) -> TrackedRun | None:
     from mlflow.exceptions import MlflowException
 
     if previous is None or (previous.tracking_uri, previous.experiment) != (uri, experiment):
@@ -124,7 +135,7 @@ def _continued(client: Any, uri: str, experiment: str, previous: TrackedRun | No
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-    client.update_run(previous.run_id, status="RUNNING")
+    client.update_run(previous.run_id, status="RUNNING", name=name)
     return previous
 
 
@@ -145,35 +156,29 @@ def has_run(run: TrackedRun) -> bool:
     return found.info.lifecycle_stage == "active"
 
 
-def _created(client: Any, store: Store, uri: str, experiment: str, name: str) -> TrackedRun:
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        under_root = store.local_path("mlflow-artifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for a chat application
-        experiment_id = client.create_experiment(experiment, artifact_location=under_root, tags=tags)
-    else:
-        experiment_id = found.experiment_id
-    run = client.create_run(experiment_id, run_name=name)
+def _created(client: Any, store: Store, uri: str, experiment: str, name: str, started: datetime | None) -> TrackedRun:
+    run = client.create_run(
+        _experiment(client, store, uri, experiment),
+        run_name=name,
+        start_time=None if started is None else int(started.timestamp() * 1000),
+    )
     return TrackedRun(tracking_uri=uri, experiment=experiment, run_id=run.info.run_id)
 
 
-def _describe(
-    client: Any, run_id: str, dataset: DatasetManifest | None, store: Store, parameters: Mapping[str, Any]
-) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+def _experiment(client: Any, store: Store, uri: str, name: str) -> str:
+    """The experiment's id; it is made if it is not there, whoever else makes it at the same time."""
+    from mlflow.exceptions import MlflowException
 
-    flat = [Param(key, str(value)) for key, value in flatten(parameters).items()]
-    client.log_batch(run_id, params=flat)
-    if dataset is not None:
-        source = _source(store, dataset)
-        name = f"{dataset.name}/{dataset.version}"
-        entity = Dataset(name=name, digest=dataset.fingerprint[:_MAX_DIGEST], source_type="local", source=source)
-        client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
-
-
-def _source(store: Store, dataset: DatasetManifest) -> str:
-    """Where a dataset's manifest is, as MLflow writes sources: a JSON object."""
-    return json.dumps({"uri": store.full_path(f"{dataset.folder}/manifest.json")})
+    if (found := client.get_experiment_by_name(name)) is not None:
+        return found.experiment_id
+    under_root = store.local_path("mlflow-artifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
+    tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for a chat application
+    try:
+        return client.create_experiment(name, artifact_location=under_root, tags=tags)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_experiment_by_name(name).experiment_id
 
 
 def run_url(run: TrackedRun) -> str | None:
@@ -186,19 +191,24 @@ def run_url(run: TrackedRun) -> str | None:
 
 def log_metrics(run: TrackedRun, step: int, metrics: Mapping[str, float]) -> None:
     """Record numbers at one step; a warning if the server does not answer."""
-    with _Tolerant("metrics"):
-        _log_rows(open_client(run.tracking_uri), run.run_id, [{"step": step, **metrics}])
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    found = [Metric(allowed_key(name), float(value), now, step) for name, value in metrics.items()]
+    with Tolerant("metrics"):
+        for start in range(0, len(found), _MOST_METRICS):
+            open_client(run.tracking_uri).log_batch(run.run_id, metrics=found[start : start + _MOST_METRICS])
 
 
 def log_file(run: TrackedRun, path: Path, folder: str | None = None) -> None:
     """Copy a file into the run's artifacts; a warning if the server does not answer."""
-    with _Tolerant(path.name):
+    with Tolerant(path.name):
         open_client(run.tracking_uri).log_artifact(run.run_id, str(path), folder)
 
 
 def log_dict(run: TrackedRun, value: Mapping[str, Any], path: str) -> None:
     """Write a value into the run's artifacts as JSON or YAML, by the path's ending; a warning on no answer."""
-    with _Tolerant(path):
+    with Tolerant(path):
         open_client(run.tracking_uri).log_dict(run.run_id, dict(value), path)
 
 
@@ -209,7 +219,7 @@ def log_text(run: TrackedRun, text: str, path: str) -> None:
 
 def describe_run(run: TrackedRun, page: str) -> None:
     """Write what the UI shows at the top of a run's page, in Markdown; a warning if the server does not answer."""
-    with _Tolerant("the run's description"):
+    with Tolerant("the run's description"):
         open_client(run.tracking_uri).set_tag(run.run_id, "mlflow.note.content", page)
 
 
@@ -219,7 +229,7 @@ def log_figure(run: TrackedRun, image: bytes, path: str) -> None:
     A path such as `figures/benchmarks.svg`: the UI shows the figure when the artifact is chosen.
     """
     folder, _, name = path.rpartition("/")
-    with _Tolerant(path), tempfile.TemporaryDirectory() as temporary:
+    with Tolerant(path), tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / name
         file.write_bytes(image)
         open_client(run.tracking_uri).log_artifact(run.run_id, str(file), folder or None)
@@ -233,7 +243,7 @@ def log_table(
     With a step, the rows get a first column `step` and take the place of the rows of that step only: the table grows
     from step to step, and a step that is measured again stands there once. Without, they are the whole table.
     """
-    with _Tolerant(path):
+    with Tolerant(path):
         client = open_client(run.tracking_uri)
         if step is not None:
             rows = _with_other_steps(_read_table(client, run.run_id, path), rows, step)
@@ -263,62 +273,24 @@ def _read_table(client: Any, run_id: str, path: str) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
-def finish_run(run: TrackedRun, *, failed: bool = False) -> None:
+def finish_run(run: TrackedRun, ending: Ending = "FINISHED") -> None:
     """Mark the run as ended; a warning if the server does not answer."""
-    with _Tolerant("the end of the run"):
-        open_client(run.tracking_uri).set_terminated(run.run_id, "FAILED" if failed else "FINISHED")
+    with Tolerant("the end of the run"):
+        open_client(run.tracking_uri).set_terminated(run.run_id, ending)
 
 
-def _log_rows(client: Any, run_id: str, rows: Sequence[Mapping[str, float]]) -> None:
-    """Each row holds `step`, perhaps `time` in milliseconds since 1970, and metrics."""
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    metrics = [
-        Metric(key, float(value), int(row.get("time", now)), int(row["step"]))
-        for row in rows
-        for key, value in row.items()
-        if key not in ("step", "time")
-    ]
-    client.log_batch(run_id, metrics=metrics)
+@contextmanager
+def ending_with(run: TrackedRun) -> Iterator[None]:
+    """Around what a run records: FINISHED if it ends well, FAILED for an error, KILLED for a cancellation."""
+    try:
+        yield
+    except BaseException as error:
+        finish_run(run, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    finish_run(run)
 
 
-class MetricWriter:
-    """Delivers rows of metrics in batches, each step once.
-
-    Rows that an earlier, killed process of the same run could not deliver are passed as `earlier`: the server is asked
-    for the last step that it has, and only later rows are sent.
-    """
-
-    def __init__(self, run: TrackedRun, key: str, earlier: Sequence[Mapping[str, float]] = ()) -> None:
-        self._run, self._key = run, key
-        self._waiting: list[Mapping[str, float]] = list(earlier)
-        self._asked = False
-        self._retry_at = 0.0
-
-    def add(self, row: Mapping[str, float]) -> None:
-        """Keep a row (with `step`, and `key` among its metrics) until the next flush."""
-        self._waiting.append({**row, "time": int(time.time() * 1000)})
-
-    def flush(self, *, last: bool = False) -> None:
-        """Send what waits. After a failure nothing is tried for half a minute, except at the last flush."""
-        if not self._waiting or (time.monotonic() < self._retry_at and not last):
-            return
-        self._retry_at = time.monotonic() + _RETRY_SECONDS
-        with _Tolerant(f"metrics of {len(self._waiting)} steps, kept for later,"):
-            client = open_client(self._run.tracking_uri)
-            if not self._asked:
-                history = client.get_metric_history(self._run.run_id, self._key)
-                delivered = max((metric.step for metric in history), default=0)
-                self._waiting = [row for row in self._waiting if row["step"] > delivered]
-                self._asked = True
-            while self._waiting:
-                _log_rows(client, self._run.run_id, self._waiting[:_ROWS_PER_BATCH])
-                self._waiting = self._waiting[_ROWS_PER_BATCH:]
-            self._retry_at = 0.0
-
-
-class _Tolerant:
+class Tolerant:
     """Turns errors of the tracking server into a warning: a run's result does not depend on it."""
 
     def __init__(self, what: str) -> None:

@@ -1,9 +1,9 @@
-"""What training tells of its steps: lines in metrics.jsonl, metrics in MLflow, now and then a line to read.
+"""What training tells of its steps: lines in metrics.jsonl, now and then a line to read. model.tracker tells MLflow.
 
-A row has step, loss (and, where training.loss adds to it, objective and z_loss), learning_rate, gradient_norm,
-batch_size, tokens so far, tokens_per_second of the step itself; since the row before, seconds, and of them the seconds
-of each kind that model.timing tells apart; devices, memory_gib of the reporting process, and by `seconds`
-tokens_per_second_per_device, tflops_per_device and, where the device's peak is known, mfu.
+A row has step, time in milliseconds since 1970, loss (and, where training.loss adds to it, objective and z_loss),
+learning_rate, gradient_norm, batch_size, tokens so far, tokens_per_second of the step itself; since the row before,
+seconds, and of them the seconds of each kind that model.timing tells apart; devices, memory_gib of the reporting
+process, and by `seconds` tokens_per_second_per_device, tflops_per_device and, where the device's peak is known, mfu.
 """
 
 import json
@@ -12,9 +12,8 @@ import time
 from typing import IO
 
 from infra.store import Store
-from infra.tracking import MetricWriter, log_file
 from model.estimates.speed import SpeedOf, SpeedSummary, progress_line
-from model.run import RunRecord, load_launch, read_metrics, truncate_metrics
+from model.run import RunRecord, read_metrics, truncate_metrics
 from model.timing import KINDS
 
 logger = logging.getLogger(__name__)
@@ -29,8 +28,6 @@ class Journal:
         self._speed = SpeedOf.run(run.training, run.vocabulary_size, device)
         earlier = truncate_metrics(self._run_dir, step)
         self._file: IO[str] = (self._run_dir / "metrics.jsonl").open("a")
-        self._tracked = load_launch(store, run).tracked
-        self._writer = MetricWriter(self._tracked, "loss", earlier) if self._tracked else None
         self._told = self._last = time.monotonic()
         self._tokens = self._told_tokens = int(earlier[-1]["tokens"]) if earlier else 0
 
@@ -38,12 +35,15 @@ class Journal:
         """Record the row of one step; see the module docstring, where this adds what follows from the clock."""
         now, tokens = time.monotonic(), int(row["tokens"])
         seconds = now - self._last
-        row = {**row, "seconds": seconds, **self._speed.metrics(tokens - self._tokens, seconds * row["devices"])}
+        row = {
+            "time": int(time.time() * 1000),
+            **row,
+            "seconds": seconds,
+            **self._speed.metrics(tokens - self._tokens, seconds * row["devices"]),
+        }
         self._last, self._tokens = now, tokens
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if self._writer:
-            self._writer.add(row)
         step = int(row["step"])
         if step % self._run.training.log_every == 0 or step in (1, self._run.steps):
             self._tell(row, step)
@@ -57,15 +57,10 @@ class Journal:
         since = self._speed.metrics(tokens, passed * row["devices"])
         logger.info(progress_line({**row, **since}, self._run.steps, left))
         self._told, self._told_tokens = self._last, self._tokens
-        if self._writer:
-            self._writer.flush()
 
     def close(self) -> None:
-        """Deliver what waits and leave metrics.jsonl complete."""
+        """Leave metrics.jsonl complete."""
         self._file.close()
-        if self._writer and self._tracked:
-            self._writer.flush(last=True)
-            log_file(self._tracked, self._run_dir / "metrics.jsonl")
 
     def losses(self) -> tuple[float, float]:
         """Losses of the first and the last step of the whole run."""

@@ -3,6 +3,7 @@
     runs/NAME/VERSION-FINGERPRINT/
         run.json                     what is trained, on what; the folder's name holds its fingerprint
         launch.json                  where the latest launch is tracked; changes from launch to launch
+        cost.json                    hours of processors so far, lost steps included
         metrics.jsonl                one line for each step
         checkpoints/step-00000100/   see model.recovery.checkpoint
         training.json                written last: training is complete
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from infra.cost import CostSettings
 from infra.errors import BadInput, DamagedData
 from infra.manifest import DatasetManifest, Manifest, fingerprint, load_dataset
 from infra.settings import Settings
@@ -85,6 +87,10 @@ class LaunchRecord(Manifest):
     """Its MLflow run; none means that MLflow is not used."""
     flow_run_id: str | None = None
     """The Prefect flow run that launched it."""
+    prices: CostSettings = CostSettings()
+    """By which MLflow is told what the run has cost so far."""
+    system_metrics_seconds: float | None = None
+    """Time between samples of each machine's load; none takes none."""
 
 
 class LossRange(Settings):

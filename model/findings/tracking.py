@@ -1,7 +1,9 @@
 """Delivers an evaluation to MLflow: curves over steps, tables of benchmarks and groups, samples that grow."""
 
+from infra.manifest import load_dataset
+from infra.run_description import log_inputs, used_dataset
 from infra.store import Store
-from infra.tracking import describe_run, log_file, log_metrics, log_table
+from infra.tracking import Tolerant, TrackedRun, describe_run, log_file, log_metrics, log_table, open_client
 from model.findings.tracked import (
     benchmark_rows,
     evaluation_metrics,
@@ -11,13 +13,30 @@ from model.findings.tracked import (
 )
 from model.run import EvaluationRecord, RunRecord, evaluation_path, load_launch
 
+EVALUATED = "evaluated_tokens"
+"""The metric that is sent last: an evaluation that has it is there in full."""
+
 
 def track_evaluation(store: Store, run: RunRecord, record: EvaluationRecord, tokens: int) -> None:
-    """Deliver an evaluation of a step, after so many tokens, to the run that training is tracked in, if any."""
+    """Deliver an evaluation of a step, after so many tokens, to the run that training is tracked in, if any.
+
+    A warning if the server does not answer.
+    """
     tracked = load_launch(store, run).tracked
-    if tracked is None:
-        return
-    log_metrics(tracked, record.step, {**evaluation_metrics(record), "evaluated_tokens": tokens})
+    if tracked is not None:
+        with Tolerant(f"the evaluation of step {record.step}"):
+            deliver_evaluation(store, run, record, tokens, tracked)
+
+
+def deliver_evaluation(
+    store: Store, run: RunRecord, record: EvaluationRecord, tokens: int, tracked: TrackedRun
+) -> None:
+    """The same; infra.tracking.tracking_errors() if the server does not answer."""
+    client = open_client(tracked.tracking_uri)
+    names = [f"{run.dataset}/{run.dataset_version}", *record.settings.held_out]
+    measured = [load_dataset(store, *name.split("/")) for name in dict.fromkeys(names)]
+    log_inputs(client, tracked.run_id, [used_dataset(store, each, "evaluation") for each in measured])
+    log_metrics(tracked, record.step, evaluation_metrics(record))
     tables = {
         "benchmarks.json": benchmark_rows(record),
         "heldout.json": heldout_rows(record),
@@ -28,3 +47,4 @@ def track_evaluation(store: Store, run: RunRecord, record: EvaluationRecord, tok
             log_table(tracked, rows, path, record.step)
     describe_run(tracked, evaluation_page(record, tokens))
     log_file(tracked, store.local_path(evaluation_path(run, record.step)), "evaluations")
+    client.log_metric(tracked.run_id, EVALUATED, tokens, step=record.step)

@@ -3,6 +3,7 @@
 import json
 import logging
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from mlflow.tracking import MlflowClient
 
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, TokenizerRecord
+from infra.metric_rows import MetricRows
+from infra.run_description import used_dataset
 from infra.store import Store
 from infra.tracking import (
-    MetricWriter,
     TrackedRun,
     describe_run,
+    ending_with,
     finish_run,
     has_run,
     log_dict,
@@ -24,6 +27,7 @@ from infra.tracking import (
     log_table,
     log_text,
     open_run,
+    tracking_errors,
 )
 
 DATASET = DatasetManifest(
@@ -46,7 +50,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def run(store: Store, request: pytest.FixtureRequest) -> TrackedRun:
     tags = {"gristmill.fingerprint": "abc", "prefect.flow_run_id": "1"}
     parameters = {"model": {"num_layers": 2}, "seed": 7}
-    return open_run(store, None, "tests", request.node.name, dataset=DATASET, tags=tags, parameters=parameters)
+    used = [used_dataset(store, DATASET, "training"), used_dataset(store, DATASET, "evaluation")]
+    return open_run(store, None, "tests", request.node.name, datasets=used, tags=tags, parameters=parameters)
 
 
 def client(run: TrackedRun) -> MlflowClient:
@@ -56,16 +61,23 @@ def client(run: TrackedRun) -> MlflowClient:
 def test_a_run_names_its_dataset_by_its_fingerprint(store, run) -> None:
     found = client(run).get_run(run.run_id)
     assert found.inputs is not None
-    (used,) = found.inputs.dataset_inputs
-    assert (used.dataset.name, used.dataset.digest) == ("cc-en/2026.11.22", "0123456789ab")
-    assert used.dataset.source == f'{{"uri": "{store.full_path("datasets/cc-en/2026.11.22/manifest.json")}"}}'
+    inputs = {each.dataset.name: each for each in found.inputs.dataset_inputs}
+    assert {name: each.tags[0].value for name, each in inputs.items()} == {
+        "cc-en/2026.11.22": "training",
+        "cc-en/2026.11.22 held out": "evaluation",
+    }
+    used = inputs["cc-en/2026.11.22"].dataset
+    assert used.digest == "0123456789ab"
+    assert used.source == f'{{"uri": "{store.full_path("datasets/cc-en/2026.11.22/manifest.json")}"}}'
+    searched = client(run).search_runs([found.info.experiment_id], "dataset.digest = '0123456789ab'")
+    assert run.run_id in {each.info.run_id for each in searched}
     assert found.data.params == {"model.num_layers": "2", "seed": "7"}
     assert found.data.tags["gristmill.fingerprint"] == "abc"
     assert store.exists("mlflow.db")
 
 
 def test_another_launch_continues_the_run(store, run) -> None:
-    finish_run(run, failed=True)
+    finish_run(run, "FAILED")
     again = open_run(store, None, "tests", "again", tags={"prefect.flow_run_id": "2"}, previous=run)
     assert again == run
     found = client(run).get_run(run.run_id)
@@ -127,40 +139,78 @@ def steps(run: TrackedRun) -> list[int]:
     return sorted(metric.step for metric in client(run).get_metric_history(run.run_id, "loss"))
 
 
-def test_each_step_is_delivered_once(run) -> None:
-    rows = [{"step": step, "loss": 1.0 / step, "tokens": 64.0 * step} for step in range(1, 401)]
-    writer = MetricWriter(run, "loss")
-    for row in rows[:300]:
-        writer.add(row)
-    writer.flush()
-    writer.flush()
-    assert steps(run) == list(range(1, 301))
-    # The next process of the same run knows rows that were delivered and rows that were not.
-    resumed = MetricWriter(run, "loss", rows[:350])
-    for row in rows[350:]:
-        resumed.add(row)
-    resumed.flush(last=True)
-    assert steps(run) == list(range(1, 401))
+def write(path: Path, rows: list[dict[str, float]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_metrics_wait_for_a_server_that_does_not_answer(run, caplog, monkeypatch) -> None:
+def test_each_step_is_delivered_once(run, tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": step, "time": 1000.0 + step, "loss": 1.0 / step, "tokens": 64.0 * step} for step in range(1, 901)]
+    first = MetricRows(run, path, "loss")
+    assert first.deliver() == 0, "there is no file yet"
+    write(path, rows[:300])
+    with path.open("a") as file:
+        file.write('{"step": 301, "lo')
+    assert (first.deliver(), first.deliver(), first.last_step) == (300, 0, 300)
+    # The next process of the same run makes the last steps again, and others after them.
+    write(path.with_suffix(".tmp"), rows)
+    path.with_suffix(".tmp").replace(path)
+    assert MetricRows(run, path, "loss").deliver() == 600
+    assert steps(run) == list(range(1, 901))
+    history = client(run).get_metric_history(run.run_id, "loss")
+    assert [metric.timestamp for metric in history if metric.step in (1, 900)] == [1001, 1900]
+
+
+def test_steps_that_a_rollback_made_otherwise_are_told_again(run, tmp_path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write(path, [{"step": step, "loss": 2.0} for step in (1, 2, 3)])
+    rows = MetricRows(run, path, "loss")
+    rows.deliver()
+    write(path.with_suffix(".tmp"), [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}])
+    path.with_suffix(".tmp").replace(path)
+    assert rows.deliver() == 1
+    assert client(run).get_run(run.run_id).data.metrics["loss"] == 2.0, "until step 3 is made again"
+    history = client(run).get_metric_history(run.run_id, "loss")
+    assert sorted((metric.step, metric.value) for metric in history) == [(1, 2.0), (2, 1.5), (2, 2.0), (3, 2.0)]
+
+
+def test_metrics_wait_for_a_server_that_does_not_answer(run, tmp_path, caplog, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         away = run.model_copy(update={"tracking_uri": f"http://127.0.0.1:{unused.getsockname()[1]}"})
-    writer = MetricWriter(away, "loss")
-    writer.add({"step": 1, "loss": 2.0})
+    write(tmp_path / "metrics.jsonl", [{"step": 1, "loss": 2.0}])
+    rows = MetricRows(away, tmp_path / "metrics.jsonl", "loss")
+    with pytest.raises(tracking_errors()):
+        rows.deliver()
     with caplog.at_level(logging.WARNING):
-        writer.flush()
         log_metrics(away, 1, {"heldout_loss": 2.0})
-    assert "MLflow did not take metrics of 1 steps, kept for later" in caplog.text
     assert "MLflow did not take metrics (" in caplog.text
-    writer._run = run  # the server is back
-    writer.add({"step": 2, "loss": 1.5})
-    writer.flush()
-    assert steps(run) == [], "for half a minute after a failure nothing is tried"
-    writer.flush(last=True)
-    assert steps(run) == [1, 2]
+    rows._run = run  # the server is back
+    assert rows.deliver() == 1
+    assert steps(run) == [1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (BadInput("a", "b", "c"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_run_ends_as_what_it_records_does(run, error, status) -> None:
+    with suppress(BadInput, KeyboardInterrupt), ending_with(run):
+        if error:
+            raise error
+    assert client(run).get_run(run.run_id).info.status == status
+
+
+def test_parameters_and_tags_of_any_number_and_length_are_taken(store, tmp_path) -> None:
+    parameters = {"long": "x" * 9000, "of": {f"number {place}": place for place in range(150)}, "odd?key": None}
+    tags = {f"tag {place}": "y" * 6000 for place in range(101)}
+    run = open_run(store, None, "tests", "large", tags=tags, parameters=parameters)
+    data = client(run).get_run(run.run_id).data
+    assert len(data.params) == 152
+    assert (len(data.params["long"]), data.params["of.number 149"], data.params["odd_key"]) == (6000, "149", "None")
+    assert data.params["long"].endswith("(cut: parameters.json has it whole)")
+    assert json.loads(artifact(run, "parameters.json", tmp_path)) == parameters
+    assert len(data.tags["tag 100"]) == 5000
 
 
 def test_addresses_with_passwords_and_silent_servers_are_refused(store, monkeypatch) -> None:

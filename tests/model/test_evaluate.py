@@ -8,6 +8,7 @@ import torch
 
 from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest
+from infra.run_description import used_dataset
 from infra.store import Store
 from infra.tracking import TrackedRun, open_run
 from model.architectures.build import build_model
@@ -28,7 +29,8 @@ from tests.model.small_runs import launch, layout, small_training
 
 @pytest.fixture(scope="module")
 def tracked(store: Store, dataset: DatasetManifest) -> TrackedRun:
-    return open_run(store, None, "tests", "evaluated", dataset=dataset)
+    used = [used_dataset(store, dataset, "training")]
+    return open_run(store, None, "tests", "evaluated", datasets=used)
 
 
 @pytest.fixture(scope="module")
