@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import dask.config
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, as_completed
 from distributed.client import ClosedClientError
 
+from infra.dask_clusters import WORKER_VARIABLES, open_dask
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
@@ -33,8 +34,7 @@ Result = TypeVar("Result")
 _WORKERS_SECONDS = 30.0
 """How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
-    # glibc keeps freed memory of many small texts otherwise, and workers seem to leak.
-    "distributed.nanny.pre-spawn-environ": {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+    "distributed.nanny.pre-spawn-environ": WORKER_VARIABLES,
     "distributed.comm.timeouts.connect": "10s",
     "distributed.diagnostics.nvml": False,
 }
@@ -206,7 +206,7 @@ class Cluster:
 
 @contextmanager
 def open_cluster(environment: Environment) -> Iterator[Cluster]:
-    """Connect to the scheduler that the environment names, or start worker processes on this machine's loopback."""
+    """Connect to the scheduler that the environment names, or start workers where the environment says."""
     logging.getLogger("distributed").setLevel(logging.ERROR)  # it sets INFO for itself when it is imported
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks of each try to connect again
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
@@ -250,16 +250,5 @@ def _client(environment: Environment) -> Iterator[Client]:
         with client:
             yield client
         return
-    with (
-        LocalCluster(
-            n_workers=environment.workers,
-            threads_per_worker=1,
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            memory_limit=environment.worker_memory,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
+    with open_dask(environment) as client:
         yield client

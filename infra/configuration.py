@@ -91,7 +91,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     """Two trees of settings, the second laid over the first.
 
     Where a text may stand for a table, as the name of a size for a model's settings, it does so as `size`: a table laid
-    over it changes what the name stands for, and one that has a size of its own replaces what was there.
+    over it changes what the name stands for, and one that has a size of its own replaces what was there. So does one
+    of another `kind`, whose settings are others.
     """
     result = dict(below)
     for name, value in above.items():
@@ -99,7 +100,8 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(value, Mapping) and isinstance(old, str):
             old = {"size": old}
         if isinstance(value, Mapping) and isinstance(old, Mapping) and "size" not in value:
-            value = merged(old, value)
+            other = "kind" in value and value["kind"] != old.get("kind", value["kind"])
+            value = value if other else merged(old, value)
         result[name] = value
     return result
 
@@ -127,11 +129,20 @@ def _explain_one(kind: type[BaseModel], place: tuple[Any, ...], why: str, code: 
 
 def settings_at(kind: type[BaseModel], place: Sequence[Any]) -> type[BaseModel] | None:
     """The settings class at a path of field names, or None if there is none."""
-    current: type[BaseModel] | None = kind
-    for name in (each for each in place if not isinstance(each, int)):
-        field = current.model_fields.get(str(name)) if current is not None else None
-        current = _settings_class(field.annotation) if field is not None else None
-    return current
+    choices = [kind]
+    for name in (str(each) for each in place if not isinstance(each, int)):
+        if tagged := [each for each in choices if _tag(each) == name]:  # pydantic names the kind that was chosen
+            choices = tagged
+            continue
+        field = next((each.model_fields[name] for each in choices if name in each.model_fields), None)
+        choices = _settings_classes(field.annotation) if field is not None else []
+    return choices[0] if choices else None
+
+
+def _tag(kind: type[BaseModel]) -> Any:
+    """By what a class of settings is told from others that may stand in the same place."""
+    field = kind.model_fields.get("kind")
+    return field.default if field is not None else None
 
 
 def describe(kind: type[BaseModel], sections: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -142,21 +153,21 @@ def describe(kind: type[BaseModel], sections: Sequence[str]) -> Iterator[tuple[s
 
 def _describe_field(kind: type[BaseModel], name: str, path: str, default: Any) -> Iterator[tuple[str, str, str]]:
     field = kind.model_fields[name]
-    inner = _settings_class(field.annotation)
-    if inner is None or not isinstance(default, BaseModel):
+    classes = _settings_classes(field.annotation)
+    if not classes or not isinstance(default, BaseModel):
         shown = "required" if default is PydanticUndefined else to_jsonable_python(default)
         yield path, json.dumps(shown, ensure_ascii=False), " ".join((field.description or "").split())
-    if inner is None:
-        return
     if get_origin(field.annotation) is tuple:
         path = f"{path}[]"  # what each item of the list may hold
-    for each in inner.model_fields:
-        value = getattr(default, each) if isinstance(default, inner) else inner.model_fields[each].get_default()
-        yield from _describe_field(inner, each, f"{path}.{each}", value)
+    described: set[str] = set()
+    for inner in classes:
+        for each in (name for name in inner.model_fields if name not in described):
+            value = getattr(default, each) if isinstance(default, inner) else inner.model_fields[each].get_default()
+            yield from _describe_field(inner, each, f"{path}.{each}", value)
+        described |= set(inner.model_fields)
 
 
-def _settings_class(annotation: Any) -> type[BaseModel] | None:
-    for each in (annotation, *get_args(annotation)):
-        if isinstance(each, type) and issubclass(each, BaseModel):
-            return each
-    return None
+def _settings_classes(annotation: Any) -> list[type[BaseModel]]:
+    """The classes of settings that an annotation names: several where a kind says which one is meant."""
+    named = [each for each in (annotation, *get_args(annotation)) if isinstance(each, type)]
+    return [each for each in named if issubclass(each, BaseModel)]

@@ -1,6 +1,8 @@
 """Where and at what price the work is done: the section `environment` of every flow."""
 
 from infra.cost import CostSettings
+from infra.dask_settings import DaskSettings, LocalDask
+from infra.launcher_settings import LauncherSettings, LocalSettings
 from infra.settings import Settings, operational
 
 
@@ -13,6 +15,8 @@ class Environment(Settings):
     """Dask worker processes on this machine; unset means one for each core."""
     scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://")
     """Address of a running Dask scheduler, such as tcp://10.0.0.5:8786; unset starts a cluster on this machine."""
+    dask: DaskSettings = operational(LocalDask())
+    """Where Dask workers run if no scheduler is named: on this machine, as jobs of a batch system, or as pods."""
     scheduler_patience_seconds: float = operational(300.0, ge=0)
     """How long a stage waits for a scheduler that has died to be there again, in seconds."""
     worker_memory: str = operational("auto")
@@ -24,6 +28,8 @@ class Environment(Settings):
     mlflow_tracking_uri: str | None = operational(None)
     """Address of an MLflow server; unset records into SQLite under the root."""
     mlflow_experiment: str = operational("gristmill", min_length=1)
-    """MLflow experiment that training and evaluation runs belong to."""
+    """First part of the names of MLflow's experiments, one for each purpose, such as gristmill/pretraining."""
+    launcher: LauncherSettings = operational(LocalSettings())
+    """Where training and evaluation run: on this machine, as a job of Slurm, or as a TrainJob of Kubernetes."""
     cost: CostSettings = operational(CostSettings())
     """What machines cost, for plans and for what runs are said to have cost."""

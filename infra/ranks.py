@@ -101,8 +101,12 @@ def redact(line: str, secrets: tuple[str, ...] = ()) -> str:
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
     """Values of variables that by their name hold a secret; short values would redact ordinary words."""
-    named = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL", re.IGNORECASE)
-    return tuple(value for name, value in environment.items() if named.search(name) and len(value) >= 8)
+    return tuple(value for name, value in environment.items() if names_a_secret(name) and len(value) >= 8)
+
+
+def names_a_secret(variable: str) -> bool:
+    """Whether an environment variable holds a secret, by its name."""
+    return bool(re.search(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL", variable, re.IGNORECASE))
 
 
 @contextmanager

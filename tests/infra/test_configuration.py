@@ -9,6 +9,7 @@ import pytest
 from flows.config import PipelineSettings
 from infra.configuration import assignment, describe, load_settings, merged, nested, settings_at
 from infra.errors import BadInput
+from infra.launcher_settings import LocalSettings, SlurmSettings
 from infra.settings import Settings
 from model.config import TrainingSettings
 from tasks.config import CorpusSettings
@@ -156,3 +157,19 @@ def test_a_described_default_is_the_one_of_the_section() -> None:
     assert rows["source.transport.retries"] == "8"
     assert (rows["collections"], rows["collections[].name"]) == ("[]", '"required"')
     assert not any(path.startswith("extract") for path in rows)
+
+
+def test_a_section_of_several_kinds_is_described_checked_and_replaced() -> None:
+    described = {path: default for path, default, _ in describe(PipelineSettings, ["environment"])}
+    assert described["environment.launcher.kind"] == '"local"'
+    assert described["environment.launcher.partition"] == "null"
+    assert described["environment.launcher.volume_claim"] == '"required"'
+    slurm = assignment("environment.launcher={kind: slurm, partition: gpu}")
+    settings = load_settings(PipelineSettings, PipelineSettings(), None, [slurm])
+    assert settings.environment.launcher == SlurmSettings(partition="gpu")
+    changed = load_settings(PipelineSettings, settings, None, [("environment.launcher.minutes", 5)])
+    assert changed.environment.launcher == SlurmSettings(partition="gpu", minutes=5)
+    local = load_settings(PipelineSettings, settings, None, [("environment.launcher.kind", "local")])
+    assert local.environment.launcher == LocalSettings()
+    with pytest.raises(BadInput, match="Did you mean partition"):
+        load_settings(PipelineSettings, settings, None, [("environment.launcher.partitoin", "x")])

@@ -1,0 +1,205 @@
+"""Dask clusters that last as long as a flow needs them: on this machine, in jobs of a batch system, or in pods.
+
+Workers of a batch system find the scheduler, which is in this process, over TLS with certificates made for the one
+cluster: whoever could talk to a scheduler or worker could have it run anything.
+"""
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from distributed import Client, LocalCluster
+
+from infra.dask_settings import JobQueueDask, KubernetesDask
+from infra.environment import Environment
+from infra.errors import BadInput, RunFailed
+from infra.ranks import names_a_secret
+from infra.store import Store
+
+logger = logging.getLogger(__name__)
+WORKER_VARIABLES = {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+"""Without the first, glibc keeps freed memory of many small texts, and workers seem to leak."""
+
+
+@contextmanager
+def open_dask(environment: Environment) -> Iterator[Client]:
+    """A client of a new cluster as `environment.dask` describes it, with its first workers; it ends with the block.
+
+    RunFailed where these do not come in time, BadInput where the cluster cannot be made.
+    """
+    settings = environment.dask
+    if isinstance(settings, JobQueueDask):
+        cluster = _job_queue(settings, environment)
+    elif isinstance(settings, KubernetesDask):
+        cluster = _kubernetes(settings)
+    else:
+        with _local(environment) as local, Client(local, set_as_default=False) as client:
+            yield client
+        return
+    with cluster, Client(cluster, set_as_default=False) as client:
+        if settings.maximum > settings.minimum:
+            each = 1 if isinstance(settings, KubernetesDask) else settings.processes
+            cluster.adapt(minimum=settings.minimum * each, maximum=settings.maximum * each)
+        else:
+            cluster.scale(settings.minimum if isinstance(settings, KubernetesDask) else settings.most_workers)
+        _await(client, settings)
+        yield client
+
+
+def _local(environment: Environment) -> LocalCluster:
+    return LocalCluster(
+        n_workers=environment.workers,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+        memory_limit=environment.worker_memory,
+        silence_logs=logging.CRITICAL,
+    )
+
+
+def _await(client: Client, settings: JobQueueDask | KubernetesDask) -> None:
+    wanted = settings.minimum * settings.processes
+    logger.info("waiting for %d Dask workers", wanted)
+    try:
+        client.wait_for_workers(wanted, timeout=settings.wait_seconds)
+    except TimeoutError as error:
+        there = len(client.scheduler_info(n_workers=-1)["workers"])
+        raise RunFailed(
+            f"{there} of {wanted} Dask workers came within {settings.wait_seconds:.0f} s",
+            "environment.dask.minimum jobs or pods must be there before work begins",
+            "Look at the queue and at the workers' lines, ask for fewer or smaller ones, or raise wait_seconds",
+        ) from error
+
+
+def _job_queue(settings: JobQueueDask, environment: Environment) -> Any:
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        raise _missing("jobqueue", "dask-jobqueue", "slurm")
+    library: Any = importlib.import_module("dask_jobqueue")
+
+    kinds: dict[str, Any] = {
+        "slurm": library.SLURMCluster,
+        "pbs": library.PBSCluster,
+        "lsf": library.LSFCluster,
+        "sge": library.SGECluster,
+    }
+    folder = _shared_folder(settings, environment)
+    charged = (
+        {} if settings.account is None else {"project" if settings.system == "lsf" else "account": settings.account}
+    )
+    try:
+        return kinds[settings.system](
+            queue=settings.queue,
+            **charged,
+            walltime=settings.walltime,
+            cores=settings.processes,
+            processes=settings.processes,
+            memory=f"{settings.memory_gib}GiB",
+            python=settings.python,
+            interface=settings.interface,
+            security=True,
+            shared_temp_directory=str(folder),
+            log_directory=str(folder),
+            job_name="gristmill-dask",
+            job_extra_directives=list(settings.options),
+            job_script_prologue=[
+                *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
+                *settings.setup,
+            ],
+            worker_extra_args=["--no-dashboard"],
+            death_timeout=int(settings.wait_seconds),
+            scheduler_options={
+                "dashboard_address": "127.0.0.1:0",
+                **({"host": settings.host} if settings.host else {}),
+            },
+            silence_logs=logging.CRITICAL,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise BadInput(
+            f"environment.dask ({error})", f"{settings.system} must take jobs of workers", "Correct the settings"
+        ) from error
+
+
+def _shared_folder(settings: JobQueueDask, environment: Environment) -> Path:
+    store = Store(environment.root)
+    if settings.folder is None and not store.is_local:
+        raise BadInput(
+            "environment.dask.folder is unset",
+            "workers read their certificates from a folder that all nodes see, and the root is no folder",
+            "Name such a folder",
+        )
+    folder = Path(settings.folder) if settings.folder else store.local_path("dask").absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _kubernetes(settings: KubernetesDask) -> Any:
+    if importlib.util.find_spec("dask_kubernetes") is None:
+        raise _missing("kubernetes", "dask-kubernetes", "kubernetes")
+    from dask_kubernetes.operator import KubeCluster
+
+    try:
+        return KubeCluster(
+            custom_cluster_spec=dask_cluster(settings),
+            namespace=settings.namespace,
+            resource_timeout=int(settings.wait_seconds),
+            quiet=True,
+        )
+    except Exception as error:  # its libraries raise many kinds
+        raise BadInput(
+            f"environment.dask ({type(error).__name__}: {error})",
+            "a Kubernetes cluster with the Dask operator must answer",
+            "Set KUBECONFIG, install the operator, and look at the pods of the namespace",
+        ) from error
+
+
+def dask_cluster(settings: KubernetesDask) -> dict[str, Any]:
+    """The manifest of a DaskCluster; BadInput for variables that hold secrets."""
+    from dask_kubernetes.operator import make_cluster_spec
+
+    if secret := [name for name in settings.variables if names_a_secret(name)]:
+        raise BadInput(
+            f"environment.dask.variables {', '.join(secret)}",
+            "everyone who may read DaskClusters reads the variables in their manifests",
+            "Put the value into a secret of the cluster and name it in environment.dask.secrets",
+        )
+    plain = {**WORKER_VARIABLES, **settings.variables}
+    variables: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
+    variables += [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": each.secret, "key": each.key}}}
+        for name, each in settings.secrets.items()
+    ]
+    amounts = {"cpu": str(settings.processes), "memory": f"{settings.memory_gib}Gi"}
+    each = settings.memory_gib / settings.processes
+    command = ["dask", "worker", "--nworkers", str(settings.processes), "--nthreads", "1", f"--memory-limit={each}GiB"]
+    made: dict[str, Any] = make_cluster_spec(
+        name=f"gristmill-{uuid4().hex[:10]}",
+        image=settings.image,
+        n_workers=settings.minimum,
+        resources={"limits": amounts, "requests": amounts},
+        env=variables,
+        worker_command=" ".join(command),
+    )
+    for part in ("worker", "scheduler"):
+        _place(made["spec"][part]["spec"], settings)
+    return made
+
+
+def _place(pod: dict[str, Any], settings: KubernetesDask) -> None:
+    """Where a pod may run, and the root folder in it."""
+    pod["tolerations"] = [each.model_dump(exclude_none=True) for each in settings.tolerations]
+    pod["nodeSelector"] = settings.node_selector
+    if settings.volume_claim is not None:
+        pod["volumes"] = [{"name": "root", "persistentVolumeClaim": {"claimName": settings.volume_claim}}]
+        pod["containers"][0]["volumeMounts"] = [{"name": "root", "mountPath": settings.mount_path}]
+
+
+def _missing(kind: str, package: str, extra: str) -> BadInput:
+    return BadInput(
+        f"environment.dask.kind = {kind}", f"it needs {package}", f"Install it: pip install 'gristmill[{extra}]'"
+    )

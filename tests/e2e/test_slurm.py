@@ -1,0 +1,204 @@
+"""Training in jobs of a real Slurm: its end, its interruptions, and a flow that is killed while it waits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.errors import BadInput, RunFailed
+from infra.launch import JobSpec
+from infra.launcher_settings import SlurmSettings
+from infra.manifest import DatasetManifest
+from infra.slurm import SlurmLauncher
+from infra.store import Store
+from model.config import CheckpointSettings
+from model.run import RunRecord, finished_training, prepare_run
+from tests.e2e.slurm_cluster import slurm_cluster
+from tests.model.small_runs import layout, real_documents, small_training, write_dataset
+
+pytestmark = pytest.mark.e2e
+SETTINGS = SlurmSettings(gpus=False, processes_per_node=2, max_nodes=2, minutes=30, poll_seconds=0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with slurm_cluster(tmp_path_factory.mktemp("slurm")):
+        yield
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, DatasetManifest]:
+    store = Store(str(tmp_path_factory.mktemp("root")))
+    return store, write_dataset(store, real_documents())
+
+
+def prepared(dataset: tuple[Store, DatasetManifest], name: str, steps: int, processes: int = 2) -> RunRecord:
+    store, manifest = dataset
+    checkpoint = CheckpointSettings(every_steps=None)
+    settings = small_training(steps, parallel=layout(data=processes), checkpoint=checkpoint, log_every=1)
+    return prepare_run(store, manifest, name, settings)
+
+
+def spec_of(store: Store, run: RunRecord) -> JobSpec:
+    folder = str(store.local_path(run.folder))
+    return JobSpec(
+        module="model.train",
+        arguments=(folder,),
+        processes=run.training.parallel.processes,
+        grace_seconds=60,
+        folder=folder,
+    )
+
+
+def checkpoints(store: Store, run: RunRecord) -> list[int]:
+    return [int(name.removeprefix("step-")) for name in store.names(f"{run.folder}/checkpoints")]
+
+
+def job_of(store: Store, run: RunRecord) -> str:
+    return json.loads(store.read_bytes(f"{run.folder}/jobs/model.train.json"))["id"]
+
+
+def once(lines: list[str], word: str, action: Callable[[], Any]) -> Callable[[str], None]:
+    """Collects lines, and acts at the first one with the word."""
+
+    def take(line: str) -> None:
+        lines.append(line)
+        if word in line and sum(word in each for each in lines) == 1:
+            action()
+
+    return take
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_job_of_two_nodes_trains_to_the_end(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "nodes", steps=6, processes=4)
+    lines: list[str] = []
+    result = SlurmLauncher(SETTINGS).run(spec_of(store, run), lines.append)
+    summary = finished_training(store, run)
+    assert result.seconds > 0
+    assert summary is not None
+    assert summary.layout.data == 4
+    assert any("step 6" in line for line in lines)
+    assert {line[: len("[rank 0]")] for line in lines} == {"[rank 0]"}
+    assert store.names(f"{run.folder}/jobs") == [
+        name for name in store.names(f"{run.folder}/jobs") if "json" not in name
+    ]
+
+
+def test_cancelling_writes_a_checkpoint_and_ends_the_job(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "cancelled", steps=100_000)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        SlurmLauncher(SETTINGS).run(spec_of(store, run), once(lines, "step 3", raise_interrupt))
+    assert checkpoints(store, run)[-1] >= 3
+    assert not store.exists(f"{run.folder}/jobs/model.train.json")
+    assert not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("sent", ["USR2", "TERM"])
+def test_a_job_that_is_told_to_make_room_goes_on_later(dataset, sent: str) -> None:
+    """Slurm sends USR2 before a time limit and TERM before a preemption."""
+    store, run = dataset[0], prepared(dataset, f"requeued-{sent}", steps=400, processes=4)
+    lines: list[str] = []
+
+    def interrupt() -> None:
+        subprocess.run(["scancel", f"--signal={sent}", job_of(store, run)], check=True)
+
+    SlurmLauncher(SETTINGS).run(spec_of(store, run), once(lines, "step 3", interrupt))
+    assert finished_training(store, run) is not None
+    starts = [line for line in lines if "from step" in line]
+    assert len(starts) == 2
+    assert int(starts[1].rsplit(" ", 1)[-1]) >= 3
+
+
+def test_a_flow_that_was_killed_finds_its_job_again(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "killed", steps=400)
+    spec = spec_of(store, run)
+    script = f"""
+from infra.launch import JobSpec
+from infra.launcher_settings import SlurmSettings
+from infra.slurm import SlurmLauncher
+settings = SlurmSettings.model_validate_json({SETTINGS.model_dump_json()!r})
+spec = JobSpec.model_validate_json({spec.model_dump_json()!r})
+SlurmLauncher(settings).run(spec, lambda line: print(line, flush=True))
+"""
+    flow = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert flow.stdout is not None
+    with flow.stdout as out:
+        next(line for line in out if "step 3" in line)
+        flow.kill()
+        flow.wait()
+    job = job_of(store, run)
+    other = spec.model_copy(update={"processes": 1})
+    with pytest.raises(RunFailed, match=f"job {job} still works"):
+        SlurmLauncher(SETTINGS).run(other)
+    Path(store.local_path(f"{run.folder}/jobs/model.train.json")).unlink()  # killed before it was written
+    lines: list[str] = []
+    SlurmLauncher(SETTINGS).run(spec, lines.append)
+    assert finished_training(store, run) is not None
+    assert sum("from step" in line for line in lines) == 1, "one job did it all"
+    assert len([name for name in store.names(f"{run.folder}/jobs") if name.endswith("submitted.pkl")]) == 1
+
+
+def test_what_a_rank_reports_is_the_error(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "damaged", steps=6, processes=4)
+    spec = spec_of(store, run)
+    with pytest.raises(BadInput, match="holds no run"):
+        SlurmLauncher(SETTINGS).run(spec.model_copy(update={"arguments": (store.root + "/runs/none/at-all",)}))
+
+
+def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_goes_on(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "rank-killed", steps=200, processes=4)
+    lines: list[str] = []
+
+    def kill_a_rank() -> None:
+        import psutil
+
+        ranks = [
+            each
+            for each in psutil.process_iter(["cmdline"])
+            if (words := each.info["cmdline"] or []) and run.folder in words[-1] and words[1:3] == ["-u", "-m"]
+        ]
+        assert len(ranks) == 4, [each.info for each in ranks]
+        os.kill(ranks[-1].pid, signal.SIGKILL)
+
+    with pytest.raises(RunFailed, match=r"rank \d was killed by SIGKILL"):
+        SlurmLauncher(SETTINGS).run(spec_of(store, run), once(lines, "step 3", kill_a_rank))
+    SlurmLauncher(SETTINGS).run(spec_of(store, run), lines.append)
+    assert finished_training(store, run) is not None
+
+
+def test_a_time_limit_is_not_the_end(dataset) -> None:
+    """The whole way: Slurm warns some time before the limit of a minute, and the job is queued again."""
+    store, run = dataset[0], prepared(dataset, "limited", steps=100_000)
+    settings = SETTINGS.model_copy(update={"minutes": 1, "warning_seconds": 30})
+    lines: list[str] = []
+    steps = time.monotonic()
+
+    def cancel_after_the_second_start(line: str) -> None:
+        lines.append(line)
+        starts = [each for each in lines if "from step" in each]
+        assert time.monotonic() < steps + 300
+        if len(starts) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SlurmLauncher(settings).run(spec_of(store, run), cancel_after_the_second_start)
+    assert checkpoints(store, run)
+
+
+def test_settings_that_slurm_refuses_are_bad_input(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "refused", steps=6)
+    settings = SETTINGS.model_copy(update={"partition": "nowhere"})
+    with pytest.raises(BadInput, match="Invalid partition"):
+        SlurmLauncher(settings).run(spec_of(store, run))
