@@ -13,7 +13,9 @@ from flows.tracking_tags import experiment, run_tags, run_title
 from flows.training_watch import watched_training
 from flows.whole_plan import affordable
 from infra.environment import Environment
-from infra.launch import JobSpec, LocalLauncher
+from infra.launch import JobSpec
+from infra.launcher_settings import LauncherSettings
+from infra.launchers import open_launcher
 from infra.manifest import load_dataset
 from infra.run_description import used_dataset
 from infra.settings import Settings
@@ -66,7 +68,7 @@ def pretrain(
     link_mlflow_run(store, tracked)
     with ending_with(tracked):
         with watched_training(store, record, {"MLflow": environment.mlflow_tracking_uri}):
-            launch("model.train", store, record, training.parallel.processes)
+            launch("model.train", store, record, training.parallel.processes, environment.launcher)
         summary = finished_training(store, record)
         assert summary is not None, "model.train writes training.json before it ends well"
         deliver_rest(store, record, tracked)
@@ -82,7 +84,7 @@ def track(store: Store, record: RunRecord, environment: Environment, tracking: T
         "run.fingerprint": record.fingerprint,
         "dataset": dataset,
         "dataset.fingerprint": record.dataset_fingerprint,
-        "launcher": "local",
+        "launcher": environment.launcher.kind,
         "layout": _layout(record.training.parallel),
         "mlflow.note.content": tracking.notes or "",
         **tracking.tags,
@@ -115,11 +117,20 @@ def _layout(parallel: ParallelSettings) -> str:
 
 
 @task(cache_policy=NO_CACHE, task_run_name="{module}", persist_result=False)
-def launch(module: str, store: Store, record: RunRecord, processes: int, *arguments: str) -> None:
-    """Run a module of `model` as ranks under torchrun.
+def launch(
+    module: str, store: Store, record: RunRecord, processes: int, launcher: LauncherSettings, *arguments: str
+) -> None:
+    """Run a module of `model` as ranks under torchrun, where the launcher says.
 
     Called directly, never submitted: a cancellation must reach the launcher in the main thread to free the ranks.
     """
-    folder = store.local_path(record.folder).absolute()
-    spec = JobSpec(module=module, arguments=(str(folder), *arguments), processes=processes, environment=_QUIET)
-    LocalLauncher().run(spec, on_line=logger.info)
+    folder = str(store.local_path(record.folder).absolute())
+    spec = JobSpec(
+        module=module,
+        arguments=(folder, *arguments),
+        processes=processes,
+        environment=_QUIET,
+        grace_seconds=record.training.checkpoint.grace_seconds + 5,
+        folder=folder,
+    )
+    open_launcher(launcher).run(spec, on_line=logger.info)
