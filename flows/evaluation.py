@@ -14,7 +14,7 @@ from flows.pretraining import launch
 from flows.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
-from infra.manifest import load_dataset
+from infra.manifest import fingerprint, load_dataset
 from infra.settings import Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
@@ -67,7 +67,7 @@ def evaluate(
         )
     validate_evaluation(evaluation, training.model, manifest.tokenizer.vocabulary_size)
     if (found := _measured(store, record, step, evaluation)) is None:
-        _launch(store, record, evaluation)
+        _launch(store, record, evaluation, environment)
         found = EvaluationRecord.load(store, evaluation_path(record, step))
     if contamination is not None and found.tasks:
         found = contaminated(store, record, found, contamination, environment)
@@ -88,10 +88,14 @@ def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSetti
     return found
 
 
-def _launch(store: Store, run: RunRecord, settings: EvaluationSettings) -> None:
-    path = f"{run.folder}/evaluation-settings.json"
+def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environment: Environment) -> None:
+    """The settings' file has a name of its own, so that a job that still works for others is told from this one."""
+    environment.launcher.shape(settings.parallel.processes)
+    content = settings.model_dump(mode="json")
+    path = f"{run.folder}/evaluation-settings-{fingerprint(settings=content)}.json"
     store.write_bytes(path, settings.model_dump_json(indent=1).encode())
-    launch("model.evaluate", store, run, settings.parallel.processes, str(store.local_path(path).absolute()))
+    arguments = (str(store.local_path(path).absolute()),)
+    launch("model.evaluate", store, run, settings.parallel.processes, environment.launcher, *arguments)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

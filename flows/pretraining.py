@@ -20,7 +20,7 @@ from infra.manifest import load_dataset
 from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
-from infra.tracking import TrackedRun, ending_with, open_run
+from infra.tracking import TrackedRun, describe_run, ending_with, open_run
 from model.config import ParallelSettings, TrainingSettings
 from model.delivery import deliver_rest
 from model.run import (
@@ -86,7 +86,6 @@ def track(store: Store, record: RunRecord, environment: Environment, tracking: T
         "dataset.fingerprint": record.dataset_fingerprint,
         "launcher": environment.launcher.kind,
         "layout": _layout(record.training.parallel),
-        "mlflow.note.content": tracking.notes or "",
         **tracking.tags,
     }
     tracked = open_run(
@@ -95,10 +94,11 @@ def track(store: Store, record: RunRecord, environment: Environment, tracking: T
         experiment(environment, purpose),
         run_title(tracking.title, record.name, dataset, record.fingerprint),
         datasets=[used_dataset(store, each, "training") for each in training_datasets(store, record)],
-        tags=run_tags(purpose, tags),
+        tags=run_tags(purpose, tags, tracking.notes),
         parameters=record.training.model_dump(mode="json"),
         previous=load_launch(store, record).tracked,
     )
+    describe_run(tracked, "")
     launched = LaunchRecord(
         tracked=tracked,
         flow_run_id=str(flow_run.id) if flow_run.id else None,

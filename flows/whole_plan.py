@@ -134,11 +134,15 @@ def refuse(plan: FlowPlan) -> None:
 
 
 def affordable(flow: Planned, settings: PipelineSettings) -> Environment:
-    """Plan a flow if a budget is stated; BadInput where its plan refuses it.
+    """Plan a flow if a budget is stated; BadInput where its plan refuses it, or the launcher its numbers of processes.
 
     Returns the environment for the flow's parts, which the plan has covered: without a budget of their own.
     """
     environment = settings.environment
+    if flow in ("crawl_to_model", "pretrain"):
+        environment.launcher.shape(settings.training.parallel.processes)
+    if flow in ("crawl_to_model", "evaluate"):
+        environment.launcher.shape(settings.evaluation.parallel.processes)
     if environment.cost.budget is None:
         return environment
     refuse(plan_pipeline(flow, settings, PlanOptions()))
@@ -226,7 +230,8 @@ def _summed(
         notes=(),
         refused=(),
     )
-    return plan.model_copy(update={"notes": tuple(_notes(plan)), "refused": tuple(_refusals(plan))})
+    refused = (*_refusals(plan), *_unlaunchable(environment, training))
+    return plan.model_copy(update={"notes": tuple(_notes(plan)), "refused": refused})
 
 
 def _corpus_cost(plan: Plan) -> Cost:
@@ -288,6 +293,15 @@ def _unfit(plan: TrainingPlan) -> Iterator[str]:
             f"{chosen.memory.total / GIB:.1f} GiB are needed on each device, which has room for {room:.1f}"
             + (f"; what fits: {others}" if others else "")
         )
+
+
+def _unlaunchable(environment: Environment, training: TrainingPlan | None) -> Iterator[str]:
+    """Why the launcher has no nodes for the training's processes."""
+    try:
+        if training is not None:
+            environment.launcher.shape(training.layouts[0].parallel.processes)
+    except BadInput as error:
+        yield f"{error.value}: {error.rule}. {error.remedy}"
 
 
 def _named(layout: PlannedLayout) -> str:

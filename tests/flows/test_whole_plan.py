@@ -17,6 +17,7 @@ from flows.whole_plan_text import render_flow
 from infra.cluster import Cluster
 from infra.configuration import load_settings
 from infra.errors import BadInput
+from infra.launcher_settings import SlurmSettings
 from infra.store import Store
 from model.config import TrainingSettings
 from model.estimates.rate import usual_mfu
@@ -62,6 +63,19 @@ def test_what_cannot_fit_or_pay_is_refused_before_it_starts(tmp_path: Path):
     assert pay.endswith("USD, the budget is 1.00")
     with pytest.raises(BadInput, match="the budget is"):
         affordable("pretrain", settings)
+
+
+def test_processes_that_fill_no_nodes_are_refused_before_they_start(tmp_path: Path):
+    training = {**TRAINING, "parallel": {"device_memory_gib": 139, "processes": 12}, "global_batch_size": 48}
+    settings = pipeline(tmp_path, training=training)
+    assert affordable("pretrain", settings) == settings.environment
+    launcher = SlurmSettings(processes_per_node=8, max_nodes=2)
+    settings = settings.model_copy(
+        update={"environment": settings.environment.model_copy(update={"launcher": launcher})}
+    )
+    with pytest.raises(BadInput, match=r"Set parallel\.processes to 8 or 16"):
+        affordable("pretrain", settings)
+    assert "full nodes" in plan_pipeline("pretrain", settings, PlanOptions(device="H200")).refused[0]
 
 
 def test_a_budget_that_is_enough_is_not_asked_for_again(tmp_path: Path):
