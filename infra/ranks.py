@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from infra.child import die_with_parent
 from infra.errors import BadInput, DamagedData, DiskFull, GristmillError, RunFailed
+from infra.line_limit import LineLimit
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +33,12 @@ _REMEMBERED_LINES = 12
 
 
 class RankOutput:
-    """A job's lines: passes them on, and remembers the end of each rank's for the error message."""
+    """A job's lines: passes them on, but no flood, and remembers the end of each rank's for the error message."""
 
     def __init__(self, on_line: Callable[[str], None], secrets: tuple[str, ...]) -> None:
         self._on_line, self._secrets = on_line, secrets
         self._last: dict[int, deque[str]] = {}
+        self._limits: dict[int, LineLimit] = {}
         self._agent: deque[str] = deque(maxlen=60)
         self._reported: GristmillError | None = None
 
@@ -52,7 +55,10 @@ class RankOutput:
             self._reported = self._reported or _error_from(text.removeprefix(FAILURE_MARK))
             return
         self._last.setdefault(rank, deque(maxlen=_REMEMBERED_LINES)).append(text)
-        self._on_line(f"[rank {rank}] {text}")
+        limit = self._limits.setdefault(rank, LineLimit(burst=1000))
+        if limit.admit(time.monotonic()):
+            told = limit.tell()
+            self._on_line(f"[rank {rank}] {text}" + (f" (before it, {told})" if told else ""))
 
     def failure(self, ending: str) -> GristmillError:
         """The error that a rank reported, what can be said of the rank that failed first, or how the job ended."""

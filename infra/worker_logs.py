@@ -7,58 +7,29 @@ without the secrets that the worker's environment holds.
 """
 
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from infra.line_limit import LineLimit
 from infra.ranks import redact, secrets_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TOPIC = "gristmill-logs"
-LINES_PER_SECOND = 10.0
-BURST_LINES = 100
-"""Lines that may come at once after a quiet time."""
 LINE_CHARACTERS = 2000
 LIBRARY_CHARACTERS = 200
 """Of a library's line: enough for its point, too little for a document that it may quote."""
 OWN_LOGGERS = ("tasks", "infra")
 """Packages whose INFO lines are brought too; of all others, warnings."""
-
-
-@dataclass
-class LineLimit:
-    """Lets so many lines through and counts the rest."""
-
-    per_second: float = LINES_PER_SECOND
-    burst: int = BURST_LINES
-    withheld: int = 0
-    """Lines that were not let through, of which nobody was told yet."""
-    _free: float = field(default=-math.inf, repr=False)
-    """When the lines that were let through are paid for, on the clock of `now`."""
-
-    def admit(self, now: float) -> bool:
-        """Whether a line may pass at some time in seconds."""
-        start = max(self._free, now - self.burst / self.per_second)
-        if start + 1 / self.per_second > now:
-            self.withheld += 1
-            return False
-        self._free = start + 1 / self.per_second
-        return True
-
-    def tell(self) -> str:
-        """What to say of the lines that were withheld; empty if none were, or it was said before."""
-        withheld, self.withheld = self.withheld, 0
-        return f"{withheld:,} more lines were left out" if withheld else ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from infra.cluster import Cluster
-from infra.worker_logs import BURST_LINES, LineLimit
+from infra.line_limit import LineLimit
+from infra.ranks import RankOutput
 
 
 def chatter(lines: int) -> int:
@@ -65,7 +66,7 @@ def test_a_flood_is_cut_and_says_by_how_much(cluster: Cluster, caplog: pytest.Lo
         cluster.run(chatter, lines, "chatter")
         wait_until(lambda: any("lines were left out [" in each for each in caplog.messages))
     passed = [each for each in caplog.messages if each.startswith(("line ", "look "))]
-    assert BURST_LINES / 2 < len(passed) < lines / 2
+    assert LineLimit().burst / 2 < len(passed) < lines / 2
     notes = re.findall(r"([\d,]+) more lines were left out", "\n".join(caplog.messages))
     assert sum(int(each.replace(",", "")) for each in notes) == lines + 1 - len(passed)
 
@@ -77,3 +78,13 @@ def test_so_many_lines_a_second_pass_whatever_comes() -> None:
     assert limit.tell() == ""
     assert all(limit.admit(tick / 8) for tick in range(1, 9))
     assert sum(limit.admit(1.0 + tick / 1024) for tick in range(1025)) == 8
+
+
+def test_a_rank_that_floods_is_cut_and_the_others_are_heard():
+    heard: list[str] = []
+    output = RankOutput(heard.append, ())
+    for number in range(5000):
+        output.take(f"[rank1]:line {number}")
+    output.take("[rank0]:all is well")
+    assert 900 < len(heard) < 1500
+    assert heard[-1] == "[rank 0] all is well"
