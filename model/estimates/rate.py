@@ -14,7 +14,7 @@ from model.config import TrainingSettings
 from model.estimates.flops import body_parameters
 from model.run import RunRecord, TrainingSummary
 
-_USUAL_MFU = ((142e6, 0.40), (340e6, 0.45), (0.97e9, 0.56), (2.8e9, 0.565), (7.0e9, 0.57))
+_USUAL_MFU = ((54e6, 0.39), (142e6, 0.45), (340e6, 0.45), (0.97e9, 0.56), (2.8e9, 0.565), (7.0e9, 0.57))
 """(weights of the layers that a token meets, MFU)."""
 
 
