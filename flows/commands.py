@@ -9,6 +9,7 @@ from pydantic import Field
 from flows import init as initializing
 from flows import progress, stack
 from flows.ablation_settings import AblationSettings
+from flows.automations import HeartbeatSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
 from flows.refresh_settings import RefreshSettings
 from flows.server import ensure_prefect_server
@@ -18,6 +19,7 @@ from infra.settings import Settings, operational
 from infra.store import Store
 from model.findings.comparing import ComparisonSettings
 from model.findings.verdict import PromotionSettings
+from tasks.retention import RetentionSettings
 
 
 @click.command("index")
@@ -156,6 +158,25 @@ def refresh(settings: RefreshOptions, as_json: bool) -> None:
     _show(refresh_corpus(settings.refresh, settings.environment), as_json)
 
 
+class RetainOptions(Settings):
+    """Settings of `gristmill retain`."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    retention: RetentionSettings = RetentionSettings()
+    """How long texts from before redaction are kept."""
+
+
+@with_own_settings("retain", RetainOptions, click.option("--dry-run", is_flag=True, help="Only say what would go."))
+def retain(settings: RetainOptions, as_json: bool, dry_run: bool) -> None:
+    """Delete pages and texts from before redaction after retention.older_than_days; datasets stay as they are."""
+    _serve(settings)
+    from flows.retention import retain as retain_flow
+
+    chosen = settings.retention.model_copy(update={"dry_run": True}) if dry_run else settings.retention
+    _show(retain_flow(chosen, settings.environment), as_json)
+
+
 @with_own_settings("ablate", AblationSettings)
 def ablate(settings: AblationSettings, as_json: bool) -> None:
     """Train the same small model on several corpora (`variants` of a configuration), and say which is better."""
@@ -203,6 +224,8 @@ class RegisterOptions(Settings):
     """Addresses that forms are filled in with."""
     pool: str = Field(default="gristmill", min_length=1)
     """Prefect's work pool."""
+    heartbeats: HeartbeatSettings = HeartbeatSettings()
+    """When a run whose process has died is marked so."""
 
 
 class Registered(Settings):
@@ -220,7 +243,8 @@ def register(settings: RegisterOptions, as_json: bool) -> None:
     """Register every flow with the Prefect server of PREFECT_API_URL; doing it again changes nothing."""
     from flows.registration import register as register_deployments
 
-    _show(Registered(deployments=tuple(register_deployments(settings.environment, settings.pool))), as_json)
+    names = register_deployments(settings.environment, settings.pool, settings.heartbeats)
+    _show(Registered(deployments=tuple(names)), as_json)
 
 
 def _serve(settings: HasEnvironment) -> None:
@@ -232,19 +256,6 @@ def _show(found: Any, as_json: bool) -> None:
 
 
 ALL = (
-    index,
-    batch,
-    export,
-    import_,
-    benchmarks,
-    compare,
-    promote,
-    champion,
-    refresh,
-    ablate,
-    up,
-    down,
-    status,
-    init,
-    register,
+    *(index, batch, export, import_, benchmarks, compare, promote, champion, refresh, retain, ablate),
+    *(up, down, status, init, register),
 )

@@ -120,7 +120,7 @@ def new_version(parts: Sequence[Taken], names: Sequence[str], crawl: str, *, new
     """
     numbers = re.search(r"[0-9].*", crawl)
     base = numbers[0].replace("-", ".") if numbers else crawl
-    count = 1 + sum(each.crawl == crawl for each in parts)
+    count = 1 + sum(each.crawl == crawl and each.record is not None for each in parts)
     while True:
         version = base if count == 1 else f"{base}-{count}"
         if newest and names and version_key(version) <= version_key(names[-1]):

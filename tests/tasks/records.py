@@ -56,10 +56,10 @@ def members(*records: bytes) -> bytes:
     return b"".join(gzip.compress(each, mtime=0) for each in records)
 
 
-def write_crawl(root: Path, shards: Sequence[bytes | None], archive: str = "warc") -> list[str]:
+def write_crawl(root: Path, shards: Sequence[bytes | None], archive: str = "warc", crawl: str = CRAWL) -> list[str]:
     """A crawl in Common Crawl's layout. A shard that is None is listed and missing. Returns the listed paths."""
-    paths = [f"crawl-data/{CRAWL}/segments/1.0/{archive}/part-{n:05d}.{archive}.gz" for n in range(len(shards))]
-    listing = root / f"crawl-data/{CRAWL}/{archive}.paths.gz"
+    paths = [f"crawl-data/{crawl}/segments/1.0/{archive}/part-{n:05d}.{archive}.gz" for n in range(len(shards))]
+    listing = root / f"crawl-data/{crawl}/{archive}.paths.gz"
     listing.parent.mkdir(parents=True, exist_ok=True)
     listing.write_bytes(gzip.compress("".join(f"{path}\n" for path in paths).encode(), mtime=0))
     for path, data in zip(paths, shards, strict=True):

@@ -1,0 +1,94 @@
+"""Refreshes over small crawls, without Prefect: what is taken when, what is known again, and what a stop leaves.
+
+More of them, with kills, are in tests/e2e/test_refresh.py.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from infra.cluster import Cluster
+from infra.errors import BadInput
+from infra.manifest import dataset_versions, load_dataset
+from infra.store import Store
+from tests.flows.refreshes import Builder, Stopped, settings, write_crawls
+
+A, B, C = "CC-MAIN-2026-05", "CC-MAIN-2026-10", "CC-MAIN-2026-14"
+FIRST = [list(range(12))]
+SECOND = [[*range(6, 12), *range(12, 21)], list(range(21, 30))]
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    (tmp_path / "mirror").mkdir()
+    write_crawls(tmp_path / "mirror", {A: FIRST})
+    return tmp_path / "mirror"
+
+
+@pytest.fixture
+def builder(tmp_path: Path, cluster: Cluster) -> Builder:
+    return Builder(Store(str(tmp_path / "root")), cluster)
+
+
+def test_what_is_new_becomes_a_version_and_what_is_known_is_dropped(mirror: Path, builder: Builder):
+    refresh = settings(mirror)
+    (first,) = builder.refreshing(refresh).run()
+    assert (first.version, first.documents, first.added, first.known) == ("2026.05", 12, 12, 0)
+    assert builder.refreshing(refresh).run() == []
+    assert builder.built == ["2026.05"]
+
+    write_crawls(mirror, {A: FIRST, B: SECOND})
+    (second,) = builder.refreshing(refresh).run()
+    assert (second.version, second.documents, second.added, second.known) == ("2026.10", 24, 18, 6)
+    assert (second.first_shard, second.shards, second.end) == (0, 2, 2)
+    assert "2026.10  shards 0 to 1 of 2 of CC-MAIN-2026-10: 24 documents, 18 added, 6 known" in second.text()
+    one, other = (load_dataset(builder.store, "news", each) for each in dataset_versions(builder.store, "news"))
+    assert second.tokens == other.tokens("train") + other.tokens("heldout")
+    assert one.tokenizer.sha256 == other.tokenizer.sha256, "a champion can go on"
+
+    write_crawls(mirror, {A: FIRST, B: SECOND, C: FIRST})
+    (third,) = builder.refreshing(refresh).run()
+    assert (third.version, third.tokens) == ("2026.14", 0)
+    assert "nothing new was left for training" in third.text()
+    assert builder.refreshing(refresh).run() == [], "it is done all the same"
+    assert dataset_versions(builder.store, "news") == ["2026.05", "2026.10"]
+
+
+def test_a_refresh_that_was_stopped_keeps_to_its_budget_and_the_next_takes_the_rest(mirror: Path, builder: Builder):
+    write_crawls(mirror, {A: FIRST, B: SECOND})
+    refresh = settings(mirror, first_crawl=A, budget={"shards": 2})
+    builder.stop_at = "report"
+    with pytest.raises(Stopped):
+        builder.refreshing(refresh).run()
+    assert dataset_versions(builder.store, "news") == ["2026.05"]
+    builder.stop_at = ""
+    steps = builder.refreshing(refresh)
+    made = [(each.version, each.first_shard, each.shards) for each in steps.run()]
+    assert made == [("2026.05", 0, 1), ("2026.10", 0, 1)]
+    assert [each.name for each in steps.pending()] == [B]
+    assert [(each.version, each.first_shard, each.shards) for each in steps.run()] == [("2026.10-2", 1, 1)]
+    assert steps.pending() == []
+
+
+def test_where_a_dataset_begins(mirror: Path, builder: Builder):
+    write_crawls(mirror, {A: FIRST, B: FIRST, C: FIRST})
+
+    def pending(**changes: object) -> list[str]:
+        return [each.name for each in builder.refreshing(settings(mirror, **changes)).pending()]
+
+    assert pending() == [C]
+    assert pending(first_crawls=2) == [B, C]
+    assert pending(first_crawl=A) == [A, B, C]
+    assert pending(backfill={"first": A, "last": B}) == [A, B]
+    with pytest.raises(BadInput, match="no crawl from"):
+        pending(backfill={"first": C, "last": A})
+    with pytest.raises(BadInput, match=r"collinfo\.json"):
+        pending(collinfo=str(mirror / "nowhere"))
+
+
+def test_a_budget_that_holds_nothing_is_refused_before_anything_is_made(mirror: Path, builder: Builder):
+    with pytest.raises(BadInput, match="must hold one shard at least"):
+        builder.refreshing(settings(mirror, budget={"bytes": 10})).run()
+    with pytest.raises(BadInput, match="for a dataset without a version"):
+        builder.refreshing(settings(mirror, budget={"tokens": 10})).run()
+    assert dataset_versions(builder.store, "news") == []
