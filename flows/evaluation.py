@@ -11,6 +11,7 @@ from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.evaluation_report import evaluation_tables, publish_evaluation
 from flows.pretraining import launch
+from flows.training_watch import watched_evaluation
 from flows.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -95,7 +96,10 @@ def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environm
     path = f"{run.folder}/evaluation-settings-{fingerprint(settings=content)}.json"
     store.write_bytes(path, settings.model_dump_json(indent=1).encode())
     arguments = (str(store.local_path(path).absolute()),)
-    launch("model.evaluate", store, run, settings.parallel.processes, environment.launcher, *arguments)
+    with watched_evaluation() as told:
+        launch(
+            "model.evaluate", store, run, settings.parallel.processes, environment.launcher, *arguments, on_line=told
+        )
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -1,6 +1,7 @@
 """The pretraining flow: from a dataset to a trained model, in processes of its own, tracked in MLflow."""
 
 import logging
+from collections.abc import Callable
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -118,7 +119,13 @@ def _layout(parallel: ParallelSettings) -> str:
 
 @task(cache_policy=NO_CACHE, task_run_name="{module}", persist_result=False)
 def launch(
-    module: str, store: Store, record: RunRecord, processes: int, launcher: LauncherSettings, *arguments: str
+    module: str,
+    store: Store,
+    record: RunRecord,
+    processes: int,
+    launcher: LauncherSettings,
+    *arguments: str,
+    on_line: Callable[[str], None] = logger.info,
 ) -> None:
     """Run a module of `model` as ranks under torchrun, where the launcher says.
 
@@ -133,4 +140,4 @@ def launch(
         grace_seconds=record.training.checkpoint.grace_seconds + 5,
         folder=folder,
     )
-    open_launcher(launcher).run(spec, on_line=logger.info)
+    open_launcher(launcher).run(spec, on_line=on_line)

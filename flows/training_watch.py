@@ -1,7 +1,13 @@
-"""Training as Prefect's pages show it while it runs, from the end of the run's metrics.jsonl."""
+"""Training and evaluation as Prefect's pages show them while they run.
+
+Training is read from the end of the run's metrics.jsonl, evaluation from the lines in which its ranks say how far they
+are (model/evaluation/harness.py).
+"""
 
 import json
-from collections.abc import Iterator
+import logging
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +16,7 @@ from infra.report import duration
 from infra.store import Store
 from model.run import RunRecord
 
+logger = logging.getLogger(__name__)
 PROGRESS_SECONDS = 2.0
 TABLE_SECONDS = 5.0
 ROWS = 20
@@ -17,6 +24,9 @@ ROWS = 20
 TAIL_BYTES = 32_768
 """More than so many rows need."""
 SHOWN = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "tokens_per_second")
+
+
+_DONE_OF_ALL = re.compile(r"([\d,]+) of ([\d,]+) \S+, [\d.]+ a second$")
 
 
 @contextmanager
@@ -32,6 +42,33 @@ def watched_training(store: Store, run: RunRecord, links: dict[str, str | None])
         for panel in shows:
             panels.open(panel)
         yield
+
+
+@contextmanager
+def watched_evaluation() -> Iterator[Callable[[str], None]]:
+    """Inside a flow run: show how many requests of a kind are answered; yields what is to be told the ranks' lines."""
+    last = Shown(0.0, "evaluation: starting")
+
+    def take(line: str) -> None:
+        nonlocal last
+        logger.info(line)
+        if (shown := answered(line)) is not None:
+            last = shown
+            panel.changed()
+
+    with Panels() as panels:
+        panel = panels.open(Panel("progress", "progress-evaluation", lambda: last, PROGRESS_SECONDS))
+        yield take
+        last = Shown(100.0, f"{last.description}, done")
+
+
+def answered(line: str) -> Shown | None:
+    """How far the ranks are, if a line of one of them says it."""
+    found = _DONE_OF_ALL.search(line)
+    if found is None:
+        return None
+    done, whole = (int(number.replace(",", "")) for number in found.groups())
+    return Shown(100.0 * done / max(whole, 1), f"evaluation: {found[0]}")
 
 
 def progress(file: Path, steps: int) -> Shown:

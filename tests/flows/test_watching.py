@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.panels import Panels, as_markdown
 from flows.shard_table import ROWS, ShardTable
-from flows.training_watch import last_steps, progress, tail
+from flows.training_watch import answered, last_steps, progress, tail
 from flows.watching import StageWatch
 from infra.cluster import Cluster
 from infra.errors import RunFailed
@@ -91,3 +91,11 @@ def test_training_is_read_from_the_end_of_its_metrics(tmp_path: Path):
 def test_links_are_pages_of_servers_without_passwords():
     links = {"MLflow": "http://me:hush@mlflow:5000", "Dask": None, "file": "sqlite:///mlflow.db"}
     assert as_markdown(links) == "- MLflow: [http://mlflow:5000](http://mlflow:5000)"
+
+
+def test_evaluation_is_read_from_the_lines_of_its_ranks():
+    assert answered("[rank 0] 1,500 of 6,000 log-likelihoods, 81.3 a second") == (
+        25.0,
+        "evaluation: 1,500 of 6,000 log-likelihoods, 81.3 a second",
+    )
+    assert answered("[rank 0] 3 of 7 questions are odd") is None
