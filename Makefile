@@ -9,7 +9,7 @@ PYTHON ?= $(shell for each in python3 python3.11 python3.12 python3.13 python; d
 	$$each -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$each && break; done)
 
-.PHONY: help install demo ui test e2e lint format bench lock clean
+.PHONY: help install demo ui test e2e lint audit format bench lock clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +41,10 @@ lint: $(INSTALLED) ## Check style, types and layers
 	@$(BIN)/ruff format --check .
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports
+
+audit: $(INSTALLED) ## Look for known vulnerabilities in the lock, where PyPI can be asked
+	@$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off --format json \
+	2>/dev/null | $(BIN)/python -m tests.audit
 
 format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .
