@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 from infra.dask_settings import JobQueueDask, KubernetesDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
+from infra.kubernetes_api import connect
 from infra.ranks import names_a_secret
 from infra.store import Store
 
@@ -141,6 +142,7 @@ def _shared_folder(settings: JobQueueDask, environment: Environment) -> Path:
 def _kubernetes(settings: KubernetesDask) -> Any:
     if importlib.util.find_spec("dask_kubernetes") is None:
         raise _missing("kubernetes", "dask-kubernetes", "kubernetes")
+    connect()
     from dask_kubernetes.operator import KubeCluster
 
     try:

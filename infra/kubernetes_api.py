@@ -3,6 +3,7 @@
 import http
 import importlib.util
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,27 +14,40 @@ from infra.errors import BadInput
 from infra.train_job import API_GROUP, API_VERSION, NODE, PLURAL
 
 
+def connect() -> Any:
+    """A client of the cluster that a kubeconfig file, or the service account of the pod that this runs in, names.
+
+    BadInput where neither is there; whether the cluster answers shows when it is asked.
+    """
+    if importlib.util.find_spec("kubernetes") is None:
+        raise BadInput(
+            "a launcher or Dask cluster of kind kubernetes",
+            "it needs the kubernetes client",
+            "Install it: pip install 'gristmill[kubernetes]'",
+        )
+    from kubernetes import client, config
+
+    configuration = client.Configuration()
+    named = {"config_file": os.environ["KUBECONFIG"]} if os.environ.get("KUBECONFIG") else {}
+    try:
+        config.load_config(client_configuration=configuration, **named)
+    except config.ConfigException as error:
+        raise BadInput(
+            f"there is no way to a Kubernetes cluster ({error})",
+            "a kubeconfig file or a service account says where the cluster is",
+            "Set KUBECONFIG, or run in a pod of the cluster",
+        ) from error
+    return client.ApiClient(configuration)
+
+
 class TrainJobs:
     """The TrainJobs of a namespace and their pods, with errors that a person can act on."""
 
     def __init__(self, namespace: str) -> None:
-        if importlib.util.find_spec("kubernetes") is None:
-            raise BadInput(
-                "environment.launcher.kind = kubernetes",
-                "it needs the kubernetes client",
-                "Install it: pip install 'gristmill[kubernetes]'",
-            )
-        from kubernetes import client, config
+        asked = connect()
+        from kubernetes import client
 
-        try:
-            config.load_config()  # a kubeconfig file, or the service account of the pod that this runs in
-        except config.ConfigException as error:
-            raise BadInput(
-                f"environment.launcher.kind = kubernetes ({error})",
-                "a kubeconfig file or a service account says where the cluster is",
-                "Set KUBECONFIG, or run in a pod of the cluster",
-            ) from error
-        self._jobs, self._pods = client.CustomObjectsApi(), client.CoreV1Api()
+        self._jobs, self._pods = client.CustomObjectsApi(asked), client.CoreV1Api(asked)
         self._place: dict[str, Any] = {
             "group": API_GROUP,
             "version": API_VERSION,

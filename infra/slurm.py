@@ -124,11 +124,13 @@ class SlurmLauncher:
     def _stop(self, job: str, spec: JobSpec, lines: "JobLines") -> None:
         """SIGTERM to the ranks, then the end of the job once they have written a checkpoint or their time is over."""
         (jobs_folder(spec) / f"{job}.stop").touch()
-        if _state(job) == "RUNNING":
-            _ask(["scancel", "--signal=TERM", job])
-            if not self._has_ended(job, lines, spec.grace_seconds + 5):
-                logger.warning("job %s did not stop within %d s and is ended", job, spec.grace_seconds)
-        _ask(["scancel", job])
+        try:
+            if _state(job) == "RUNNING":
+                _ask(["scancel", "--signal=TERM", job])
+                if not self._has_ended(job, lines, spec.grace_seconds + 5):
+                    logger.warning("job %s did not stop within %d s and is ended", job, spec.grace_seconds)
+        finally:  # at once, where a second interruption ends the waiting
+            _ask(["scancel", job])
         if not self._has_ended(job, lines, _KILL_SECONDS):
             logger.warning("job %s of Slurm has still not ended", job)
             return

@@ -2,16 +2,20 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from infra.cluster import open_cluster
+from infra.dask_settings import JobQueueDask
+from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
 from infra.launch import JobSpec
 from infra.launcher_settings import SlurmSettings
@@ -20,8 +24,18 @@ from infra.slurm import SlurmLauncher
 from infra.store import Store
 from model.config import CheckpointSettings
 from model.run import RunRecord, finished_training, prepare_run
+from tasks.config import CorpusSettings
+from tasks.heldout import HeldoutSettings
+from tasks.quality.families import QualitySignalSettings
+from tasks.signals import SignalSettings
+from tasks.sources.transport import SourceSettings
+from tasks.stage import StageRunner
+from tasks.tokens.tokenizer import TokenizerSettings
 from tests.e2e.slurm_cluster import slurm_cluster
 from tests.model.small_runs import layout, real_documents, small_training, write_dataset
+from tests.tasks.chains import only_long_documents, run_chain
+from tests.tasks.documents import prose, tree
+from tests.tasks.records import CRAWL, members, page, response, warcinfo, write_crawl
 
 pytestmark = pytest.mark.e2e
 SETTINGS = SlurmSettings(gpus=False, processes_per_node=2, max_nodes=2, minutes=30, poll_seconds=0.5)
@@ -162,12 +176,12 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_goes_on(dataset) ->
     lines: list[str] = []
 
     def kill_a_rank() -> None:
-        import psutil
-
         ranks = [
             each
             for each in psutil.process_iter(["cmdline"])
-            if (words := each.info["cmdline"] or []) and run.folder in words[-1] and words[1:3] == ["-u", "-m"]
+            if (words := each.info["cmdline"] or [])
+            and words[1:4] == ["-u", "-m", "model.train"]
+            and run.folder in words[4]
         ]
         assert len(ranks) == 4, [each.info for each in ranks]
         os.kill(ranks[-1].pid, signal.SIGKILL)
@@ -179,22 +193,21 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_goes_on(dataset) ->
 
 
 def test_a_time_limit_is_not_the_end(dataset) -> None:
-    """The whole way: Slurm warns some time before the limit of a minute, and the job is queued again."""
+    """The whole way: Slurm warns up to a minute before it has to, and the job is queued again."""
     store, run = dataset[0], prepared(dataset, "limited", steps=100_000)
-    settings = SETTINGS.model_copy(update={"minutes": 1, "warning_seconds": 30})
+    settings = SETTINGS.model_copy(update={"minutes": 3, "warning_seconds": 45})
     lines: list[str] = []
-    steps = time.monotonic()
 
     def cancel_after_the_second_start(line: str) -> None:
         lines.append(line)
-        starts = [each for each in lines if "from step" in each]
-        assert time.monotonic() < steps + 300
-        if len(starts) == 2:
+        if sum("from step" in each for each in lines) == 2 and "from step" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         SlurmLauncher(settings).run(spec_of(store, run), cancel_after_the_second_start)
-    assert checkpoints(store, run)
+    starts = [int(line.rsplit(" ", 1)[-1]) for line in lines if "from step" in line]
+    assert starts[0] == 0
+    assert 0 < starts[1] <= checkpoints(store, run)[-1]
 
 
 def test_settings_that_slurm_refuses_are_bad_input(dataset) -> None:
@@ -202,3 +215,41 @@ def test_settings_that_slurm_refuses_are_bad_input(dataset) -> None:
     settings = SETTINGS.model_copy(update={"partition": "nowhere"})
     with pytest.raises(BadInput, match="Invalid partition"):
         SlurmLauncher(settings).run(spec_of(store, run))
+
+
+def test_a_corpus_is_built_by_workers_in_jobs(tmp_path: Path) -> None:
+    crawl = tmp_path / "crawl"
+    pages = [response(f"http://{n}.example/", page(text)) for n, text in enumerate(prose())]
+    write_crawl(crawl, [members(warcinfo(), *pages[n::4]) for n in range(4)])
+    corpus = CorpusSettings(
+        source=SourceSettings(base_url=str(crawl), crawl=CRAWL),
+        signals=SignalSettings(quality=QualitySignalSettings(languages_with_rules=("en",))),
+        filter=only_long_documents(),
+        tokenizer=TokenizerSettings(vocabulary_size=600),
+        heldout=HeldoutSettings(fraction=0.1),
+    )
+    queue = JobQueueDask(
+        processes=1, memory_gib=1, minimum=2, maximum=3, walltime="00:30:00", host="127.0.0.1", wait_seconds=300
+    )
+    root = tmp_path / "jobs"
+    with open_cluster(Environment(root=str(root), dask=queue)) as cluster:
+        asked = subprocess.run(["squeue", "-h", "-o", "%j"], capture_output=True, text=True, check=True)
+        assert asked.stdout.split().count("gristmill-dask") >= 2
+        assert cluster.workers >= 2
+        run_chain(StageRunner(Store(str(root)), cluster), corpus)
+    assert not subprocess.run(["squeue", "-h", "--states=RUNNING"], capture_output=True, text=True, check=True).stdout
+    certificates = [path for path in (root / "dask").iterdir() if "BEGIN" in path.read_text()]
+    assert not certificates, "they are gone with the cluster"
+    with open_cluster(Environment(workers=1)) as cluster:
+        run_chain(StageRunner(Store(str(tmp_path / "here")), cluster), corpus)
+    shutil.rmtree(root / "dask")
+    assert tree(root) == tree(tmp_path / "here")
+
+
+def test_workers_that_do_not_come_are_reported(tmp_path: Path) -> None:
+    queue = JobQueueDask(processes=1, memory_gib=1, minimum=9, maximum=9, host="127.0.0.1", wait_seconds=20)
+    with (
+        pytest.raises(RunFailed, match=r"\d of 9 Dask workers came within 20 s"),
+        open_cluster(Environment(root=str(tmp_path), dask=queue)),
+    ):
+        pytest.fail("it must not open")

@@ -1,0 +1,55 @@
+"""Clusters of Dask that are made for a flow: what would be handed in, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.cluster import open_cluster
+from infra.dask_clusters import dask_cluster
+from infra.dask_settings import JobQueueDask, KubernetesDask
+from infra.environment import Environment
+from infra.errors import BadInput
+from infra.launcher_settings import SecretKey
+
+PODS = KubernetesDask(
+    image="registry.example/gristmill:1",
+    processes=4,
+    memory_gib=16,
+    minimum=2,
+    volume_claim="gristmill",
+    secrets={"AWS_SECRET_ACCESS_KEY": SecretKey(secret="s3", key="key")},
+)
+
+
+def test_a_cluster_in_pods() -> None:
+    made = dask_cluster(PODS)["spec"]
+    assert made["worker"]["replicas"] == 2
+    for part in ("worker", "scheduler"):
+        pod = made[part]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == PODS.image, "tasks are read by the scheduler too, so both need the project"
+        assert container["volumeMounts"] == [{"name": "root", "mountPath": "/data"}]
+        secret = next(each for each in container["env"] if each["name"] == "AWS_SECRET_ACCESS_KEY")
+        assert secret["valueFrom"] == {"secretKeyRef": {"name": "s3", "key": "key"}}
+    (worker,) = made["worker"]["spec"]["containers"]
+    assert worker["args"][:7] == ["dask", "worker", "--nworkers", "4", "--nthreads", "1", "--memory-limit=4.0GiB"]
+    assert worker["resources"]["limits"] == {"cpu": "4", "memory": "16Gi"}
+
+
+def test_secrets_have_no_place_in_a_manifest() -> None:
+    with pytest.raises(BadInput, match="AWS_SECRET_ACCESS_KEY"):
+        dask_cluster(PODS.model_copy(update={"variables": {"AWS_SECRET_ACCESS_KEY": "abc"}}))
+
+
+def test_workers_of_a_batch_system_need_a_folder_that_nodes_see() -> None:
+    with (
+        pytest.raises(BadInput, match=r"environment\.dask\.folder is unset"),
+        open_cluster(Environment(root="memory://elsewhere", dask=JobQueueDask())),
+    ):
+        pytest.fail("it must not open")
+
+
+def test_a_cluster_that_is_not_there_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    with pytest.raises(BadInput, match="no way to a Kubernetes cluster"), open_cluster(Environment(dask=PODS)):
+        pytest.fail("it must not open")
