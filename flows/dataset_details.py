@@ -1,5 +1,7 @@
 """`gristmill show NAME`: one dataset in a screenful, from its manifest and the figures of its report."""
 
+from collections.abc import Iterator
+
 from pydantic import Field
 
 from flows.config import DatasetSettings
@@ -12,8 +14,9 @@ from infra.dataset_report import (
     percent,
     report_paths,
 )
-from infra.manifest import DatasetManifest, StageManifest, load_dataset
+from infra.manifest import DatasetManifest, StageManifest, load_dataset, stage_folder
 from infra.report import printable, short
+from infra.retained import find_retained
 from infra.settings import Settings
 from infra.store import Store
 from tasks.ledger import LEDGER
@@ -44,6 +47,8 @@ class DatasetDetails(Settings):
     ledger: tuple[str, ...] = ()
     """Parquet files with a row for each document."""
     ledger_rows: int = 0
+    retained: dict[str, str] = Field(default={})
+    """Stages whose texts retention has deleted, with what its mark says."""
     report: str | None = None
     """The page to look at; None if it was never written."""
 
@@ -63,6 +68,7 @@ class DatasetDetails(Settings):
         if self.ledger:
             folder = self.ledger[0].rpartition("/")[0]
             lines.append(f"Ledger  {folder}/*.parquet ({self.ledger_rows:,} rows in {len(self.ledger):,} files)")
+        lines += [f"Texts of {stage}: {text}" for stage, text in self.retained.items()]
         lines.append(f"Report  {self.report or 'none yet: run `gristmill corpus` with the same settings again'}")
         return printable("\n".join(lines))
 
@@ -101,6 +107,7 @@ def dataset_details(store: Store, settings: DatasetSettings) -> DatasetDetails:
         tokens={split: dataset.tokens(split) for split in ("train", "heldout")},
         ledger=() if ledger is None else tuple(store.full_path(path) for path in ledger.kept_paths),
         ledger_rows=0 if ledger is None else ledger.kept,
+        retained=dict(_retained(store, dataset)),
     )
     if report is None:
         return common
@@ -115,6 +122,12 @@ def dataset_details(store: Store, settings: DatasetSettings) -> DatasetDetails:
             "report": store.full_path(page),
         }
     )
+
+
+def _retained(store: Store, dataset: DatasetManifest) -> Iterator[tuple[str, str]]:
+    for stage, fingerprint in dataset.stages.items():
+        if (mark := find_retained(store, stage_folder(stage, fingerprint))) is not None:
+            yield stage, mark.text
 
 
 def _ledger(store: Store, dataset: DatasetManifest) -> StageManifest | None:

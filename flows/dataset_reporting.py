@@ -25,8 +25,8 @@ from infra.dataset_report import (
     RuleExamples,
     SampleRow,
     SourceLossRow,
-    render_dataset_html,
     report_paths,
+    save_dataset_report,
 )
 from infra.histograms import Bin, Histogram, Threshold
 from infra.manifest import DatasetManifest, StageManifest
@@ -60,17 +60,8 @@ def write_dataset_report(store: Store, dataset: DatasetManifest, corpus: Corpus,
 
     The folder itself stays as readable as it was.
     """
-    report = dataset_report(store, dataset, corpus, settings)
-    page, figures = report_paths(dataset.folder)
-    folder = store.local_path(dataset.folder) if store.is_local else None
-    mode = None if folder is None else folder.stat().st_mode
-    try:
-        store.write_bytes(figures, report.model_dump_json(indent=1).encode() + b"\n", private=True)
-        store.write_bytes(page, render_dataset_html(report).encode(), private=True)
-    finally:
-        if folder is not None and mode is not None:
-            folder.chmod(mode)  # a private file makes its folder private; the manifest beside it is for everybody
-    return page
+    save_dataset_report(store, dataset.folder, dataset_report(store, dataset, corpus, settings))
+    return report_paths(dataset.folder)[0]
 
 
 def publish_dataset_report(store: Store, dataset: DatasetManifest, corpus: Corpus, settings: CorpusSettings) -> None:

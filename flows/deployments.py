@@ -106,6 +106,23 @@ says beforehand what that downloads and takes.
 dropped) and the report of the dataset.""",
     ("corpus",),
 )
+REFRESH_CORPUS = FlowDeployment(
+    "flows.refresh:refresh_corpus",
+    """\
+Looks for crawls newer than a dataset's last, takes what is new within a budget, and publishes it as a new version with
+a report of what changed. Where nothing is new it ends at once and says so.
+
+**Fill in** *refresh / dataset* and *refresh / budget*; *corpus / source* says where crawls are looked for. *backfill*
+takes a range of older crawls. *continuation* trains the champion further on what is new, and promotes what is better.
+
+**By itself**: it has a schedule, Mondays at 03:00 UTC, that does nothing until you switch it on beside this text. One
+refresh runs at a time; others wait.
+
+**Comes out**: `datasets/NAME/VERSION` below the root, and the artifacts `refresh` and the change report.""",
+    ("corpus",),
+    cron="0 3 * * 1",
+    limit=1,
+)
 PRETRAIN = FlowDeployment(
     "flows.pretraining:pretrain",
     """\
@@ -161,6 +178,21 @@ differ, as JSON, such as `{"base": {}, "strict": {"filter": {"language": {"min_s
     ("corpus", "model"),
 )
 
+RETAIN = FlowDeployment(
+    "flows.retention:retain",
+    """\
+Deletes pages and texts from before redaction once they are old enough, and closes private files that others can read.
+Datasets, ledgers and tokenizers stay, as does what tells where each document came from.
+
+**Fill in** *retention / older than days*; *dry run* only says what would go.
+
+**Comes out**: the artifact `retention`, with each stage and its bytes. A dataset whose texts are gone cannot be made
+anew from its signals (`dataset.rebuild`); `gristmill show NAME` says so. It ends at once while a corpus is built.""",
+    ("corpus",),
+    cron="17 3 * * *",
+    limit=1,
+)
+
 
 def _presets(of: FlowDeployment, *sections: str) -> list[FlowDeployment]:
     """A deployment for each preset but the default, filled in with these sections of its settings; all if none."""
@@ -182,9 +214,10 @@ def every_deployment() -> Sequence[FlowDeployment]:
     return [
         *(CRAWL_TO_MODEL, *_presets(CRAWL_TO_MODEL)),
         *(BUILD_CORPUS, *_presets(BUILD_CORPUS, "corpus", "dataset")),
+        REFRESH_CORPUS,
         *(PRETRAIN, *_presets(PRETRAIN, *training)),
         *(EVALUATE, *_presets(EVALUATE, *training, "evaluation")),
-        *(COMPARE, PROMOTE, ABLATE),
+        *(COMPARE, PROMOTE, ABLATE, RETAIN),
     ]
 
 

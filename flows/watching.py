@@ -10,8 +10,10 @@ from flows.panels import Panel, Panels, Shown
 from flows.shard_table import ShardTable
 from infra.cluster import open_cluster
 from infra.environment import Environment
+from infra.lock import in_use
 from infra.manifest import ShardRecord, StageManifest, Telemetry
 from infra.report import duration
+from infra.retained import STAGES_LOCK
 from infra.store import Store
 from tasks.observer import FailedShard, MadeShard, StageObserver
 from tasks.stage import StageRunner
@@ -24,7 +26,7 @@ TABLE_SECONDS = 5.0
 @contextmanager
 def watched_runner(store: Store, environment: Environment) -> Iterator[StageRunner]:
     """A runner of stages on the environment's cluster, inside a flow run, whose pages show what happens."""
-    with open_cluster(environment) as cluster, Panels() as panels:
+    with in_use(store, STAGES_LOCK), open_cluster(environment) as cluster, Panels() as panels:
         logger.info("Dask: %d workers, dashboard %s", cluster.workers, cluster.dashboard)
         panels.show_links({"Dask dashboard": cluster.dashboard, "MLflow": environment.mlflow_tracking_uri})
         yield StageRunner(store, cluster, StageWatch(panels), environment.max_failed_shards)

@@ -8,6 +8,7 @@ Equal reports give equal bytes.
 
 from collections.abc import Iterable, Sequence
 from functools import cache
+from typing import Self
 
 from jinja2 import Environment
 from pydantic import Field
@@ -16,6 +17,7 @@ from infra.histograms import Histogram, Threshold, draw
 from infra.manifest import Manifest
 from infra.report import DatasetIdentity, printable, short
 from infra.settings import Settings
+from infra.store import Store
 from infra.templates import page_templates
 
 
@@ -187,6 +189,8 @@ class DatasetReport(Manifest):
     """All that the page shows."""
 
     dataset: DatasetIdentity
+    texts_deleted_at: str | None = None
+    """When retention took the texts out of the examples, as UTC; None while they are there."""
     documents: dict[str, int]
     """Documents by split."""
     tokens: dict[str, int]
@@ -219,6 +223,27 @@ class DatasetReport(Manifest):
     mixture: tuple[MixtureRow, ...] = ()
     sample: tuple[SampleRow, ...] = ()
 
+    def without_texts(self, moment: str) -> Self:
+        """The same without the texts of examples, which are from before redaction; says when they went."""
+        bare = [
+            each.model_copy(update={side: tuple(_without_text(one) for one in getattr(each, side)) for side in _SIDES})
+            for each in self.rules
+        ]
+        return self.model_copy(update={"rules": tuple(bare), "texts_deleted_at": moment})
+
+
+def save_dataset_report(store: Store, folder: str, report: DatasetReport) -> None:
+    """Write page and figures for their owner alone; the folder itself stays as readable as it was."""
+    page, figures = report_paths(folder)
+    place = store.local_path(folder) if store.is_local else None
+    mode = None if place is None else place.stat().st_mode
+    try:
+        store.write_bytes(page, render_dataset_html(report).encode(), private=True)
+        store.write_bytes(figures, report.model_dump_json(indent=1).encode() + b"\n", private=True)
+    finally:
+        if place is not None and mode is not None:
+            place.chmod(mode)  # a private file makes its folder private; the manifest beside it is for everybody
+
 
 def report_paths(dataset_folder: str) -> tuple[str, str]:
     """Where the page and its figures lie, given where the dataset does."""
@@ -245,6 +270,13 @@ def render_dataset_html(report: DatasetReport) -> str:
             largest=_largest(report),
         )
     )
+
+
+_SIDES = ("dropped", "kept")
+
+
+def _without_text(example: Example) -> Example:
+    return example.model_copy(update={"text": None})
 
 
 @cache

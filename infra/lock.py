@@ -45,5 +45,18 @@ def only_one(store: Store, path: str, what: str) -> Iterator[None]:
         os.close(descriptor)  # which unlocks it; the file stays, because another may wait for it by now
 
 
+@contextmanager
+def in_use(store: Store, path: str) -> Iterator[None]:
+    """Use something that `only_one` may be about to change: with others, and after it is done. `path` as there."""
+    file = store.local_path(path) if store.is_local else _elsewhere(store, path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _elsewhere(store: Store, path: str) -> Path:
     return Path(tempfile.gettempdir()) / f"gristmill-{os.getuid()}-{fingerprint(root=store.root, path=path)}.lock"

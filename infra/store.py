@@ -13,16 +13,17 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import fsspec
 import pyarrow as pa
 import pyarrow.ipc as ipc
 from fsspec.implementations.local import LocalFileSystem
 
-from infra.errors import DamagedData, DiskFull
+from infra.errors import BadInput, DamagedData, DiskFull
 
 TEMPORARY_SUFFIX = ".tmp"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -58,6 +59,16 @@ class HashingFile(io.RawIOBase):
         return self._sha256.hexdigest()
 
 
+class StoredFile(NamedTuple):
+    """A file, as a folder lists it."""
+
+    path: str
+    """Relative to the root."""
+    bytes: int
+    modified: datetime
+    """In UTC."""
+
+
 class Store:
     """A root folder or fsspec URL; see the module docstring for what it promises."""
 
@@ -72,7 +83,13 @@ class Store:
         return Store, (self.root,)
 
     def full_path(self, path: str) -> str:
-        """The path as its file system names it."""
+        """The path as its file system names it; BadInput if it would leave the root."""
+        if ".." in path and ".." in path.split("/"):
+            raise BadInput(
+                f"path {path!r}",
+                f"everything lies below the root {self.root}",
+                "Correct the name or the manifest that it is from",
+            )
         return f"{self._base}/{path}" if path else self._base
 
     def local_path(self, path: str) -> Path:
@@ -96,6 +113,23 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
+
+    def files(self, folder: str) -> Iterator[StoredFile]:
+        """Every file below a folder, by its path relative to the root. Links to elsewhere are not followed."""
+        if self.is_local:
+            root, place = self.local_path(""), self.local_path(folder)
+            for parent, _, names in os.walk(place):
+                for path in sorted(Path(parent) / name for name in names):
+                    with suppress(FileNotFoundError):  # a temporary file that was renamed meanwhile
+                        status = path.lstat()
+                        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                        yield StoredFile(path.relative_to(root).as_posix(), status.st_size, modified)
+            return
+        base = self.full_path("")
+        for name, entry in sorted(self._fs.find(self.full_path(folder), detail=True).items()):
+            path = "/" + str(name).lstrip("/")
+            relative = path.removeprefix("/" + base.lstrip("/")).lstrip("/")
+            yield StoredFile(relative, int(entry["size"]), _as_utc(self._fs.modified(name)))
 
     def make_folder(self, folder: str, private: bool = False) -> None:
         """Create a folder and its parents."""
@@ -215,6 +249,11 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _as_utc(moment: datetime) -> datetime:
+    """A moment in UTC; one without a zone is in it already."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _nearest_folder(path: Path) -> Path:

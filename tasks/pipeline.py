@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.errors import BadInput, RunFailed
 from infra.manifest import DatasetManifest, StageManifest, TokenizerRecord, stage_folder
+from infra.retained import find_retained
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.duplicates.dedup import DedupReport, dedup
@@ -132,8 +133,9 @@ def remeasured(runner: StageRunner, settings: CorpusSettings, dataset: DatasetMa
                 "Change filter and later settings alone, or leave out dataset.rebuild",
             )
     if finished_stage(runner.store, f"{manifests[-1].folder}/manifest.json") is None:
+        retained = find_retained(runner.store, manifests[-1].folder)
         raise RunFailed(
-            f"documents of {manifests[-1].folder} are gone",
+            f"documents of {manifests[-1].folder} are gone{f', {retained.text}' if retained else ''}",
             "a dataset is made anew from the documents of its signals stage",
             "Leave out dataset.rebuild to read the source again",
         )

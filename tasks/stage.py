@@ -36,6 +36,7 @@ from infra.manifest import (
     library_versions,
     stage_folder,
 )
+from infra.retained import MARK
 from infra.schema import DOCUMENTS, DROPPED
 from infra.settings import Settings
 from infra.store import HashingFile, Store
@@ -204,6 +205,9 @@ class StageRunner:
 
     def _prepare_folder(self, stage: Stage, folder: str) -> None:
         self.store.make_folder(folder, private=stage.private)
+        if self.store.exists(f"{folder}/{MARK}"):
+            self.store.remove(f"{folder}/telemetry.json")  # it tells how old what was deleted is
+            self.store.remove(f"{folder}/{MARK}")
         self.store.make_folder(f"{folder}/dropped", private=True)
         self.store.make_folder(f"{folder}/shards")
         self._sweep(stage, folder)
@@ -219,6 +223,8 @@ def finished_stage(store: Store, manifest_path: str) -> StageManifest | None:
     if not store.exists(manifest_path):
         return None
     manifest = StageManifest.load(store, manifest_path)
+    if store.exists(f"{manifest.folder}/{MARK}"):
+        return None
     whole = all(is_whole(store, manifest.folder, shard) for shard in manifest.shards)
     return manifest if whole else None
 

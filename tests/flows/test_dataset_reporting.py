@@ -1,7 +1,9 @@
 """The report of a real small dataset, and what `gristmill show` says of it."""
 
 import json
+import shutil
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from infra.cluster import Cluster
 from infra.dataset_report import DatasetReport
 from infra.store import Store
 from tasks.filters import FilterInputs, FilterSettings
+from tasks.retention import RetentionSettings, retain_texts
 from tasks.signals import SignalSettings
 from tasks.stage import StageRunner
 from tests.tasks.small_corpus import Small, build_small
@@ -131,6 +134,26 @@ def test_show_tells_of_one_dataset(small: Small, report: DatasetReport) -> None:
     assert all(Path(path).is_file() for path in found["ledger"])
     assert Path(found["report"]).is_file()
     assert found["tokens"]["train"] == small.dataset.tokens("train")
+
+
+def test_retention_takes_the_texts_out_of_old_reports(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.store.local_path(""), tmp_path / "root")
+    store = Store(str(tmp_path / "root"))
+    page = write_dataset_report(store, small.dataset, small.corpus, small.settings)
+    assert b"have not moved" in store.read_bytes(page)
+    folder = store.local_path(small.dataset.folder)
+    modes = {path.name: path.stat().st_mode for path in (folder, *folder.iterdir())}
+    now = datetime.now(UTC) + timedelta(days=31)
+    assert retain_texts(store, RetentionSettings(), now).reports == (page,)
+    assert {path.name: path.stat().st_mode for path in (folder, *folder.iterdir())} == modes
+    after = DatasetReport.load(store, page.replace(".html", ".json"))
+    assert {each.text for rule in after.rules for each in (*rule.dropped, *rule.kept)} == {None}
+    assert b"have not moved" not in store.read_bytes(page)
+    assert f"deleted by retention on {now:%Y-%m-%d}" in store.read_bytes(page).decode()
+    assert retain_texts(store, RetentionSettings(), now + timedelta(days=99)).reports == ()
+    shown = run("show", "small", "--root", store.root).output
+    assert f"Texts of signals: deleted by retention on {now:%Y-%m-%d}" in shown
+    assert "Texts of redact" not in shown
 
 
 def test_show_without_a_name_lists_what_there_is(small: Small) -> None:

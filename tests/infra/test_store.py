@@ -6,12 +6,13 @@ import stat
 import subprocess
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from infra.errors import DamagedData, DiskFull
+from infra.errors import BadInput, DamagedData, DiskFull
 from infra.store import Store
 
 TABLE = pa.table({"n": list(range(1000))})
@@ -155,3 +156,24 @@ def test_a_table_that_does_not_fit_leaves_nothing(small_disk: Path) -> None:
 def test_chosen_columns_are_read_alone(store: Store) -> None:
     store.write_table("t.arrow", pa.table({"a": [1, 2], "b": ["x", "y"], "c": [0.5, 1.5]}))
     assert store.read_table("t.arrow", ["c", "a"]).to_pydict() == {"a": [1, 2], "c": [0.5, 1.5]}
+
+
+def test_no_path_leaves_the_root(store: Store) -> None:
+    store.write_bytes("a..b/..c/d", b"inside")
+    assert store.names("a..b") == ["..c"]
+    for path in ("..", "../x", "a/../../x", "a/.."):
+        with pytest.raises(BadInput, match="below the root"):
+            store.exists(path)
+        with pytest.raises(BadInput):
+            store.write_bytes(path, b"")
+
+
+def test_files_are_listed_with_sizes_and_without_what_links_lead_to(store: Store, tmp_path: Path) -> None:
+    store.write_bytes("x/one", b"1")
+    store.write_bytes("x/y/two", b"22")
+    if store.is_local:
+        (tmp_path / "x/link").symlink_to("/etc", target_is_directory=True)
+    listed = list(store.files("x"))
+    assert [(each.path, each.bytes) for each in listed] == [("x/one", 1), ("x/y/two", 2)]
+    assert all(abs((datetime.now(UTC) - each.modified).total_seconds()) < 3600 for each in listed)
+    assert list(store.files("nowhere")) == []
