@@ -21,7 +21,7 @@ from prefect import flow
 
 from flows import progress
 from flows.ablation_findings import FEWEST_ITEMS, Findings, conclude
-from flows.ablation_report import AblationRecord, VariantRecord, publish
+from flows.ablation_report import AblationRecord, VariantRecord, open_tracked, publish
 from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores, without_question
 from flows.ablation_settings import (
     AblationSettings,
@@ -32,7 +32,7 @@ from flows.ablation_settings import (
     training_of,
     variant_corpora,
 )
-from flows.config import DatasetSettings
+from flows.config import DatasetSettings, TrackingSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
 from flows.pretraining import pretrain
@@ -40,7 +40,7 @@ from flows.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint
 from infra.store import Store
-from infra.tracking import TrackedRun, finish_run, open_run
+from infra.tracking import TrackedRun, ending_with
 from model.config import EvaluationSettings
 from model.run import EvaluationRecord, RunRecord, evaluation_path
 from tasks.config import CorpusSettings
@@ -62,12 +62,29 @@ def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
     datasets = _build(settings, corpora, store)
     epochs = check_datasets(settings, datasets)
     heldout = _unseen_heldout(settings, datasets, store)
-    runs = [_train_and_measure(settings, name, seed, datasets) for seed in settings.seeds for name in datasets]
+    tracked = open_tracked(store, settings, _fingerprint(settings, datasets), list(datasets.values()))
+    with ending_with(tracked):
+        runs = [
+            _train_and_measure(settings, name, seed, datasets, tracked) for seed in settings.seeds for name in datasets
+        ]
+        record = _conclude(settings, datasets, epochs, runs, Unseen(heldout, contaminated_items(store, runs)))
+        publish(store, record, tracked)
+    return record
+
+
+def _conclude(
+    settings: AblationSettings,
+    datasets: Mapping[str, DatasetManifest],
+    epochs: Mapping[str, float],
+    runs: list[MeasuredRun],
+    unseen: Unseen,
+) -> AblationRecord:
+    store = Store(settings.environment.root)
     confidence = settings.evaluation.benchmarks.confidence
-    scores = read_scores(store, runs, datasets, Unseen(heldout, contaminated_items(store, runs)))
+    scores = read_scores(store, runs, datasets, unseen)
     unasked = without_question(store, runs[0])
     measures = Findings(runs, scores, settings.judges, confidence, unasked).measures()
-    record = AblationRecord(
+    return AblationRecord(
         name=settings.name,
         fingerprint=_fingerprint(settings, datasets),
         tokens=tokens(settings.training),
@@ -88,8 +105,6 @@ def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
         measures=measures,
         conclusions=conclude(measures, list(datasets)),
     )
-    publish(store, record, settings.environment)
-    return record
 
 
 def _build(
@@ -132,15 +147,15 @@ def _unseen_heldout(
 
 
 def _train_and_measure(
-    settings: AblationSettings, name: str, seed: int, datasets: Mapping[str, DatasetManifest]
+    settings: AblationSettings, name: str, seed: int, datasets: Mapping[str, DatasetManifest], tracked: TrackedRun
 ) -> MeasuredRun:
     """A run of a variant, measured by its own processes at its last step, or later where that was not done."""
     run, environment, own = f"{settings.name}-{name}-{seed}", settings.environment, datasets[name]
     dataset, store = DatasetSettings(name=own.name, version=own.version), Store(environment.root)
     others = [f"{each.name}/{each.version}" for each in datasets.values() if each is not own]
     training, evaluation = training_of(settings, seed, others), evaluation_of(settings, others)
-    trained = pretrain.with_options(flow_run_name=f"pretrain {run}")(dataset, run, training, environment)
-    _tag(store, trained.tracked, settings, name, seed)
+    tracking = _tracking(settings, name, seed, tracked)
+    trained = pretrain.with_options(flow_run_name=f"pretrain {run}")(dataset, run, training, environment, tracking)
     found = _evaluation(store, trained.run, trained.summary.steps, evaluation)
     if found is None:
         later = evaluate.with_options(flow_run_name=f"evaluate {run}")
@@ -160,12 +175,10 @@ def _evaluation(store: Store, run: RunRecord, step: int, wanted: EvaluationSetti
     return found if same and found.fingerprint == run.fingerprint else None
 
 
-def _tag(store: Store, tracked: TrackedRun | None, settings: AblationSettings, name: str, seed: int) -> None:
-    """Mark the MLflow run of a training, so that all of an ablation are found together."""
-    if tracked is None:
-        return
-    tags = {"ablation": settings.name, "ablation.variant": name, "ablation.seed": str(seed)}
-    finish_run(open_run(store, tracked.tracking_uri, tracked.experiment, "", tags=tags, previous=tracked))
+def _tracking(settings: AblationSettings, name: str, seed: int, tracked: TrackedRun) -> TrackingSettings:
+    """A training's MLflow run says which ablation it belongs to, and MLflow shows it below that one's."""
+    belongs = {"ablation": settings.name, "ablation.variant": name, "ablation.seed": str(seed)}
+    return TrackingSettings(tags={**belongs, "mlflow.parentRunId": tracked.run_id})
 
 
 def _fingerprint(settings: AblationSettings, datasets: Mapping[str, DatasetManifest]) -> str:

@@ -8,25 +8,23 @@ ablations/NAME/FINGERPRINT/ablation.json    AblationRecord
 
 import io
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from flows.ablation_findings import Conclusion, Measure
-from flows.tracking_tags import experiment
-from infra.environment import Environment
-from infra.manifest import Manifest
+from flows.ablation_settings import AblationSettings
+from flows.tracking_tags import experiment, run_tags
+from infra.manifest import DatasetManifest, Manifest
+from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
-from infra.tracking import finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
+from infra.tracking import TrackedRun, log_figure, log_file, log_metrics, log_table, log_text, open_run
 from model.findings.seeds import Interval
 from model.run import LaunchRecord
 
 logger = logging.getLogger(__name__)
-_REFUSED = re.compile(r"[^\w.\- /]")
-"""What MLflow takes in no name of a metric."""
 
 
 class VariantRecord(Settings):
@@ -62,7 +60,7 @@ class AblationRecord(Manifest):
     @property
     def folder(self) -> str:
         """Folder of the ablation, relative to the root."""
-        return f"ablations/{self.name}/{self.fingerprint}"
+        return _folder(self.name, self.fingerprint)
 
     @property
     def title(self) -> str:
@@ -132,7 +130,11 @@ class AblationRecord(Manifest):
                 yield (*name, *shown, *tested, found.verdict)
 
 
-def publish(store: Store, record: AblationRecord, environment: Environment) -> None:
+def _folder(name: str, fingerprint: str) -> str:
+    return f"ablations/{name}/{fingerprint}"
+
+
+def publish(store: Store, record: AblationRecord, tracked: TrackedRun) -> None:
     """Write the files of an ablation, and show them in Prefect and MLflow."""
     head, *rows = record.table()
     figure = draw(record)
@@ -142,33 +144,36 @@ def publish(store: Store, record: AblationRecord, environment: Environment) -> N
     table = [dict(zip(head, row, strict=True)) for row in rows]
     create_table_artifact(table, key="ablation", description=f"Ablation {record.name}: {record.title}")
     create_markdown_artifact(record.markdown(), key="ablation-verdict", description="Which corpus is better")
-    _track(store, record, environment, table, figure)
+    _track(store, record, tracked, table, figure)
     for each in record.conclusions:
         logger.info("ablation %s: %s", record.name, each.text)
 
 
-def _track(
-    store: Store, record: AblationRecord, environment: Environment, table: list[dict[str, str]], figure: bytes
-) -> None:
-    """One MLflow run for the whole ablation, the same one however often it is made."""
-    path = f"{record.folder}/launch.json"
+def open_tracked(
+    store: Store, settings: AblationSettings, fingerprint: str, datasets: Sequence[DatasetManifest]
+) -> TrackedRun:
+    """One MLflow run for the whole ablation, the same one however often it is made; its trainings stand below it."""
+    path = f"{_folder(settings.name, fingerprint)}/launch.json"
     previous = LaunchRecord.load(store, path).tracked if store.exists(path) else None
     tracked = open_run(
         store,
-        environment.mlflow_tracking_uri,
-        experiment(environment, "ablation"),
-        f"ablation {record.name}/{record.fingerprint}",
-        tags={"ablation": record.name, "purpose": "ablation"},
-        parameters={
-            "tokens": record.tokens,
-            "seeds": record.seeds,
-            "variants": [each.name for each in record.variants],
-        },
+        settings.environment.mlflow_tracking_uri,
+        experiment(settings.environment, "ablation"),
+        f"ablation {settings.name}, {fingerprint[:6]}",
+        datasets=[used_dataset(store, each, "training") for each in datasets],
+        tags=run_tags("ablation", {"ablation": settings.name}),
+        parameters=settings.model_dump(mode="json", exclude={"environment"}),
         previous=previous,
     )
     LaunchRecord(tracked=tracked).save(store, path)
+    return tracked
+
+
+def _track(
+    store: Store, record: AblationRecord, tracked: TrackedRun, table: list[dict[str, str]], figure: bytes
+) -> None:
     metrics = {
-        _REFUSED.sub("_", f"{measure.task}/{measure.metric}/{each.variant}"): each.mean.value
+        f"{measure.task}/{measure.metric}/{each.variant}": each.mean.value
         for measure in record.measures
         for each in measure.figures
     }
@@ -177,7 +182,6 @@ def _track(
     log_figure(tracked, figure, "ablation.svg")
     log_text(tracked, record.markdown(), "ablation.md")
     log_file(tracked, store.local_path(f"{record.folder}/ablation.json"))
-    finish_run(tracked)
 
 
 def draw(record: AblationRecord) -> bytes:

@@ -26,7 +26,7 @@ class TrackingSettings(Settings):
     title: str | None = operational(None, max_length=120)
     """Name of the MLflow run in a person's words; unset names it after run and dataset."""
     notes: str | None = operational(None, max_length=4000)
-    """What the run is for, in Markdown: stands on its page until an evaluation does."""
+    """What the run is for, in Markdown: stands at the top of its page."""
     tags: dict[str, str] = operational({})
     """Tags to find the run by, such as team or ticket."""
     system_metrics_seconds: float | None = operational(10.0, ge=1)

@@ -7,89 +7,107 @@ read the dataset's report.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from prefect.runtime import flow_run
 
 from flows.config import TrackingSettings
 from flows.reporting import link_mlflow_run
 from flows.tracking_tags import experiment, run_tags, run_title
+from infra.change_report import ChangeReport, headline
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.report import CorpusReport, StageCounts
-from infra.run_description import UsedDataset, used_dataset
+from infra.run_description import log_inputs, used_dataset
 from infra.store import Store
-from infra.tracking import TrackedRun, ending_with, has_run, log_metrics, log_table, open_run
+from infra.tracking import (
+    Tolerant,
+    TrackedRun,
+    describe_run,
+    ending_with,
+    has_run,
+    log_metrics,
+    log_table,
+    log_text,
+    open_client,
+    open_run,
+)
 from model.run import LaunchRecord
 
 logger = logging.getLogger(__name__)
 
 
 def track_corpus(
-    store: Store,
-    dataset: DatasetManifest,
-    report: CorpusReport,
-    environment: Environment,
-    tracking: TrackingSettings = TrackingSettings(),
-    *,
-    previous: DatasetManifest | None = None,
-    metrics: Mapping[str, float] | None = None,
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    store: Store, dataset: DatasetManifest, report: CorpusReport, environment: Environment, tracking: TrackingSettings
 ) -> TrackedRun | None:
-    """Record a published dataset, once; None and a warning where MLflow does not answer.
-
-    A refresh gives the version before, further figures and further tables by their file names: those of its changes.
-    """
+    """Record a published dataset, once; None and a warning where MLflow does not answer."""
     try:
-        return _track(store, dataset, report, environment, tracking, previous, metrics or {}, tables or {})
+        return _track(store, dataset, report, environment, tracking)
     except BadInput as error:  # hours of work are not lost because a server is away
         logger.warning("dataset %s/%s is not in MLflow: %s", dataset.name, dataset.version, error)
         return None
 
 
 def _track(
-    store: Store,
-    dataset: DatasetManifest,
-    report: CorpusReport,
-    environment: Environment,
-    tracking: TrackingSettings,
-    previous: DatasetManifest | None,
-    metrics: Mapping[str, float],
-    tables: Mapping[str, Sequence[Mapping[str, Any]]],
+    store: Store, dataset: DatasetManifest, report: CorpusReport, environment: Environment, tracking: TrackingSettings
 ) -> TrackedRun:
-    path = f"{dataset.folder}/tracked.json"
-    earlier = LaunchRecord.load(store, path).tracked if store.exists(path) else None
+    earlier = tracked_corpus(store, dataset.folder)
     if earlier is not None and has_run(earlier):
         return earlier
     name = f"{dataset.name}/{dataset.version}"
-    tags = {
-        "dataset": name,
-        "dataset.fingerprint": dataset.fingerprint,
-        "mlflow.note.content": tracking.notes or "",
-        **tracking.tags,
-    }
+    tags = {"dataset": name, "dataset.fingerprint": dataset.fingerprint, **tracking.tags}
     tracked = open_run(
         store,
         environment.mlflow_tracking_uri,
         experiment(environment, "corpus"),
         run_title(tracking.title, "corpus", name, dataset.fingerprint),
-        datasets=_used(store, dataset, previous),
-        tags=run_tags("corpus", tags),
+        datasets=[used_dataset(store, dataset, "published")],
+        tags=run_tags("corpus", tags, tracking.notes),
         parameters=dataset.settings,
+        started=flow_run.get_scheduled_start_time(),
     )
     with ending_with(tracked):
-        log_metrics(tracked, 0, {**corpus_metrics(dataset, report), **metrics})
+        log_metrics(tracked, 0, corpus_metrics(dataset, report))
         log_table(tracked, funnel_rows(report.stages), "funnel.json")
-        for file, rows in (tables or {}).items():
-            log_table(tracked, rows, file)
-    LaunchRecord(tracked=tracked).save(store, path)
-    link_mlflow_run(store, tracked)
+        describe_run(tracked, "")
+    LaunchRecord(tracked=tracked).save(store, _path(dataset.folder))
+    link_mlflow_run(store, tracked, key="mlflow-corpus")
     return tracked
 
 
-def _used(store: Store, dataset: DatasetManifest, previous: DatasetManifest | None) -> list[UsedDataset]:
-    before = [] if previous is None else [used_dataset(store, previous, "previous")]
-    return [used_dataset(store, dataset, "published"), *before]
+def track_changes(store: Store, report: ChangeReport, previous: DatasetManifest | None) -> None:
+    """Add what a refresh brought to the MLflow run of its dataset; nothing where that is not tracked."""
+    tracked = tracked_corpus(store, report.folder)
+    if tracked is None:
+        return
+    with Tolerant("the change report"):
+        if previous is not None:
+            client = open_client(tracked.tracking_uri)
+            log_inputs(client, tracked.run_id, [used_dataset(store, previous, "previous")])
+        log_metrics(tracked, 0, change_metrics(report))
+        described = ChangeReport.model_validate({**report.model_dump(), "hosts": ()})
+        log_text(tracked, described.markdown(), "changes.md")
+        describe_run(tracked, "\n\n".join(headline(report)))
+
+
+def tracked_corpus(store: Store, folder: str) -> TrackedRun | None:
+    """Where the dataset in a folder is tracked, if it is."""
+    return LaunchRecord.load(store, _path(folder)).tracked if store.exists(_path(folder)) else None
+
+
+def _path(folder: str) -> str:
+    return f"{folder}/tracked.json"
+
+
+def change_metrics(report: ChangeReport) -> dict[str, float]:
+    """Documents that came in and did not, and how far each signal has moved."""
+    now = report.total.now
+    metrics: dict[str, float] = {"changes/added": now.added, "changes/known": now.known, "changes/dropped": now.dropped}
+    metrics |= {"changes/alarms": len(report.alarms), "changes/tokens": now.tokens}
+    drift = {f"drift/{each.signal} {each.population}": each.psi for each in report.signals if each.psi is not None}
+    return metrics | drift
 
 
 def corpus_metrics(dataset: DatasetManifest, report: CorpusReport) -> dict[str, float]:

@@ -18,6 +18,7 @@ from flows import progress
 from flows.change_report import publish_change_report
 from flows.continuation import Continuation, continue_from_champion, require_champion
 from flows.corpus import build_corpus
+from flows.corpus_tracking import track_changes
 from flows.refresh_settings import RefreshSettings
 from flows.refreshing import Refreshed, Refreshing
 from infra.change_report import ChangeReport
@@ -108,6 +109,7 @@ def report_changes(
     with open_cluster(environment) as cluster:
         found = change_report(store, dataset, previous, refresh.drift, [crawl], StageRunner(store, cluster))
     publish_change_report(store, found)
+    track_changes(store, found, previous)
     resource = {"prefect.resource.id": f"gristmill.dataset.{dataset.name}", "prefect.resource.name": dataset.name}
     emit_event("gristmill.dataset.published", resource, payload={"version": dataset.version, "crawl": crawl})
     for alarm in found.alarms:

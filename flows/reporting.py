@@ -104,13 +104,13 @@ def publish_funnel(report: CorpusReport) -> None:
     create_table_artifact(rows, key="corpus-funnel", description=f"Documents of dataset {dataset} at each stage")
 
 
-def link_mlflow_run(store: Store, tracked: TrackedRun) -> None:
+def link_mlflow_run(store: Store, tracked: TrackedRun, key: str = "mlflow-run") -> None:
     """Say in Prefect which MLflow run belongs to this flow run, with a link where a server shows it."""
     url = run_url(tracked)
     name = f"run `{tracked.run_id}` of experiment `{tracked.experiment}`"
     command = look_further(store)["MLflow"]
     text = f"MLflow {name}. To see it: `{command}`" if url is None else f"MLflow [{name}]({url})"
-    create_markdown_artifact(text, key="mlflow-run", description="Metrics, settings, dataset and report")
+    create_markdown_artifact(text, key=key, description="Metrics, settings, dataset and report")
 
 
 def _counts(store: Store, manifest: StageManifest, helpers: Sequence[StageManifest]) -> StageCounts:

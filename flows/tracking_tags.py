@@ -7,6 +7,7 @@ from prefect.runtime import deployment, flow_run
 
 from infra.environment import Environment
 from infra.software import software_tags
+from infra.tracking import NOTES
 
 Purpose = Literal["corpus", "pretraining", "ablation", "comparison"]
 """Each has an experiment of its own; evaluations belong to the run of their training."""
@@ -22,10 +23,11 @@ def run_title(title: str | None, name: str, dataset: str, fingerprint: str) -> s
     return f"{title or name}, {dataset}, {fingerprint[:6]}"
 
 
-def run_tags(purpose: Purpose, more: Mapping[str, str]) -> dict[str, str]:
+def run_tags(purpose: Purpose, more: Mapping[str, str], notes: str | None = None) -> dict[str, str]:
     """Tags of what was made with what, and of the Prefect run; those without a value are left out."""
     tags = {
         "purpose": purpose,
+        NOTES: notes or "",
         "prefect.flow_run_id": str(flow_run.id or ""),
         "prefect.flow_run_url": flow_run_url(),
         "prefect.deployment": str(deployment.name or ""),

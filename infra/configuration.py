@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from infra.address import masked
 from infra.errors import BadInput
 from infra.settings import Settings
 
@@ -119,7 +120,7 @@ def explain(kind: type[BaseModel], error: ValidationError) -> BadInput:
 def _explain_one(kind: type[BaseModel], place: tuple[Any, ...], why: str, code: str, value: Any) -> tuple[str, str]:
     path = ".".join(map(str, place))
     if code != "extra_forbidden":
-        return f"{path or kind.__name__}: {why} (got {value!r})" if path else f"{why}", ""
+        return masked(f"{path or kind.__name__}: {why} (got {value!r})" if path else f"{why}"), ""
     parent = settings_at(kind, place[:-1])
     known = list(parent.model_fields) if parent is not None else []
     close = difflib.get_close_matches(str(place[-1]), known, n=1)

@@ -1,5 +1,6 @@
 """Where and at what price the work is done: the section `environment` of every flow."""
 
+from infra.address import Address
 from infra.cost import CostSettings
 from infra.dask_settings import DaskSettings, LocalDask
 from infra.launcher_settings import LauncherSettings, LocalSettings
@@ -9,11 +10,11 @@ from infra.settings import Settings, operational
 class Environment(Settings):
     """Where the work is done. Nothing here changes any output, so nothing here enters a fingerprint."""
 
-    root: str = operational("gristmill-data")
+    root: Address = operational("gristmill-data")
     """Folder or fsspec URL under which stages, datasets and runs are kept."""
     workers: int | None = operational(None, ge=1, le=4096)
     """Dask worker processes on this machine; unset means one for each core."""
-    scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://")
+    scheduler: str | None = operational(None, pattern=r"^(tcp|tls|ucx|ws|wss|inproc)://[^@]*$")
     """Address of a running Dask scheduler, such as tcp://10.0.0.5:8786; unset starts a cluster on this machine."""
     dask: DaskSettings = operational(LocalDask())
     """Where Dask workers run if no scheduler is named: on this machine, as jobs of a batch system, or as pods."""
@@ -25,7 +26,7 @@ class Environment(Settings):
     """How often a shard is tried again after its worker died or its function failed."""
     max_failed_shards: int = operational(100, ge=1)
     """A stage stops early when so many of its shards have failed; fewer failures stop it when all others are done."""
-    mlflow_tracking_uri: str | None = operational(None)
+    mlflow_tracking_uri: Address | None = operational(None)
     """Address of an MLflow server; unset records into SQLite under the root."""
     mlflow_experiment: str = operational("gristmill", min_length=1)
     """First part of the names of MLflow's experiments, one for each purpose, such as gristmill/pretraining."""

@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _MOST_METRICS = 1000  # in one request
 
+NOTES = "notes"
+"""The tag of what a person said of a run."""
+
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
 
@@ -218,9 +221,17 @@ def log_text(run: TrackedRun, text: str, path: str) -> None:
 
 
 def describe_run(run: TrackedRun, page: str) -> None:
-    """Write what the UI shows at the top of a run's page, in Markdown; a warning if the server does not answer."""
+    """Write what the UI shows at the top of a run's page, in Markdown; a warning if the server does not answer.
+
+    Before it stands what a person said of the run, behind it the way to the Prefect run that made it.
+    """
     with Tolerant("the run's description"):
-        open_client(run.tracking_uri).set_tag(run.run_id, "mlflow.note.content", page)
+        client = open_client(run.tracking_uri)
+        tags = client.get_run(run.run_id).data.tags
+        link = f"[Flow run in Prefect]({tags['prefect.flow_run_url']})" if "prefect.flow_run_url" in tags else ""
+        parts = [part for part in (tags.get(NOTES, ""), page, link) if part]
+        if parts:
+            client.set_tag(run.run_id, "mlflow.note.content", "\n\n".join(parts))
 
 
 def log_figure(run: TrackedRun, image: bytes, path: str) -> None:

@@ -75,29 +75,29 @@ class Tracker:
     """Runs the process beside a rank, if the run is tracked at all; closed when the rank's work is done."""
 
     def __init__(self, store: Store, run: RunRecord, post: Post) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.finished = False
         """Set when training is complete: then all of it is delivered before the rank ends."""
         if load_launch(store, run).tracked is not None:
             folder = str(store.local_path(run.folder).absolute())
             command = [sys.executable, "-m", "model.tracker", folder, post.model_dump_json()]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE)
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def __enter__(self) -> "Tracker":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process is None or self._process.stdin is None:
+        if self.process is None or self.process.stdin is None:
             return
         with suppress(BrokenPipeError):
-            self._process.stdin.write(_FINISHED if self.finished else b"")
-            self._process.stdin.close()
+            self.process.stdin.write(_FINISHED if self.finished else b"")
+            self.process.stdin.close()
         try:
-            self._process.wait(_PATIENCE_SECONDS if self.finished else _PATIENCE_AFTER_STOP_SECONDS)
+            self.process.wait(_PATIENCE_SECONDS if self.finished else _PATIENCE_AFTER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             logger.warning("MLflow has not taken all of the run; the next launch delivers the rest")
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
 
 def main(run_dir: str, settings: str) -> None:

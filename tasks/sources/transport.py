@@ -28,6 +28,7 @@ import urllib3
 from pydantic import Field
 from urllib3.exceptions import HTTPError, NameResolutionError
 
+from infra.address import Address
 from infra.rate_limit import RateLimit
 from infra.settings import Settings, operational
 
@@ -351,7 +352,7 @@ def local_url(path: Path) -> str:
 class SourceSettings(Settings):
     """Which crawl, and how much of it."""
 
-    base_url: str = operational("https://data.commoncrawl.org", min_length=1)
+    base_url: Address = operational("https://data.commoncrawl.org", min_length=1)
     """Where the crawl lies: an https:// or s3:// address, a file:// URL, a folder or a mirror; or the word sample."""
     crawl: str | None = Field(default="CC-MAIN-2026-42", pattern=r"^[A-Z0-9][A-Za-z0-9._-]*$")
     """Crawl identifier, such as CC-MAIN-2026-42; null reads none, only the collections."""

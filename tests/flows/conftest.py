@@ -42,7 +42,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path, ready_url: str | None = None) -> Iterator[None]:
+def running(
+    command: list[str], environment: dict[str, str], log: Path, ready_url: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """A server process of its own session, ready when its URL answers, gone with all its children at the end."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -51,7 +53,7 @@ def running(command: list[str], environment: dict[str, str], log: Path, ready_ur
     try:
         if ready_url is not None:
             wait_for(ready_url, process, log)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):

@@ -55,8 +55,8 @@ def test_a_worker_runs_the_whole_chain(team: Stack, small_crawl: Path, tmp_path:
     logs = [each["message"] for each in ask(f"{team.api}/logs/filter", {"limit": 200})]
     assert any("filter:" in each for each in logs)
     assert any("step 30/30" in each for each in logs)
-    search = {"experiment_ids": [ask(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gristmill")
-              ["experiment"]["experiment_id"]]}  # fmt: skip
+    experiments = f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=gristmill/"
+    search = {"experiment_ids": [ask(f"{experiments}pretraining")["experiment"]["experiment_id"]]}
     (run,) = ask(f"{mlflow}/api/2.0/mlflow/runs/search", search)["runs"]
     tags = {each["key"]: each["value"] for each in run["data"]["tags"]}
     assert run["info"]["status"] == "FINISHED"

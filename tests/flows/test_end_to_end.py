@@ -99,7 +99,7 @@ def test_prefect_and_mlflow_point_at_each_other(root: Path, report: Report):
     assert len(linked) == 1
     assert str(report.mlflow_run_id) in linked[0]
     assert tags["dataset"] == f"demo/{report.dataset.version}"
-    assert digests == [report.dataset.fingerprint]
+    assert set(digests) == {report.dataset.fingerprint}
     assert {"loss", "learning_rate", "gradient_norm", "tokens_per_second", "tokens"} <= metrics
     assert {"fetch", "dedup", "tokenize", "model.train", "model.evaluate"} <= set(names)
 

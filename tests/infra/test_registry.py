@@ -1,9 +1,5 @@
 """MLflow's registry with a real SQLite store, and with a real server."""
 
-import os
-import sys
-from pathlib import Path
-
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -11,7 +7,8 @@ from infra.errors import BadInput, RunFailed
 from infra.registry import Checkpoint, Registry
 from infra.store import Store
 from infra.tracking import TrackedRun, default_tracking_uri, open_run
-from tests.flows.conftest import free_port, running
+from tests.flows.conftest import free_port
+from tests.infra.mlflow_server import mlflow_server
 
 
 def checkpoint(digest: str, **changes: object) -> Checkpoint:
@@ -112,17 +109,8 @@ def test_a_silent_server_is_bad_input(monkeypatch) -> None:
 
 
 def test_a_server_keeps_versions_and_files(store, tmp_path) -> None:
-    port = free_port()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")},
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
-    command = [str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--workers", "1", "--backend-store-uri", default_tracking_uri(store)]
-    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
-    address = f"http://127.0.0.1:{port}"
-    with running(command, environment, tmp_path / "log", f"{address}/api/2.0/mlflow/experiments/get?experiment_id=0"):
+    address = f"http://127.0.0.1:{free_port()}"
+    with mlflow_server(address, default_tracking_uri(store), tmp_path):
         run = open_run(store, address, "served", "small")
         registry = Registry(address, "served")
         version = registry.register(run, checkpoint("served"), {"evaluation.json": b"{}"})

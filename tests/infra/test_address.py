@@ -1,0 +1,53 @@
+"""Addresses in settings hold no password, whoever gives them."""
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from infra.address import masked
+from infra.configuration import explain
+from infra.environment import Environment
+from tasks.sources.transport import SourceSettings
+
+GOOD = [
+    *("gristmill-data", "/data/mill", "a:b", "C:/mill", "s3://bucket/prefix", "s3://bucket/p:q@r", "memory://"),
+    *("sqlite:////data/mlflow.db", "http://127.0.0.1:5000", "http://[::1]:80/x", "https://someone@host/x@y"),
+    *("simplecache::s3://bucket/key", "https://data.commoncrawl.org"),
+]
+BAD = [
+    *("https://someone:hunter2@host", "postgresql://u:hunter2@host/db", "http://:hunter2@host"),
+    *("s3://key:hunter2/hunter2@bucket", "tcp://u:hunter2@host:8786"),
+]
+
+
+def allowed(schema: dict[str, Any], name: str, address: str) -> bool:
+    """What Prefect's server says before it stores a form."""
+    found = schema["properties"][name]
+    pattern = found.get("pattern") or next(each["pattern"] for each in found["anyOf"] if "pattern" in each)
+    return re.search(pattern, address) is not None
+
+
+@pytest.mark.parametrize("address", GOOD)
+def test_paths_and_urls_are_addresses(address: str) -> None:
+    assert Environment(root=address, mlflow_tracking_uri=address).root == address
+    assert allowed(Environment.model_json_schema(), "root", address)
+    assert masked(f"see {address}") == f"see {address}"
+
+
+@pytest.mark.parametrize("address", BAD)
+def test_passwords_are_refused_and_not_repeated(address: str) -> None:
+    for kind, name in ((Environment, "root"), (Environment, "mlflow_tracking_uri"), (SourceSettings, "base_url")):
+        assert not allowed(kind.model_json_schema(), name, address)
+        with pytest.raises(ValidationError) as refused:
+            kind.model_validate({name: address})
+        said = str(explain(kind, refused.value))
+        assert "holds no password" in said
+        assert "hunter2" not in said
+
+
+def test_a_scheduler_has_no_password_either() -> None:
+    with pytest.raises(ValidationError) as refused:
+        Environment(scheduler="tls://someone:hunter2@host:8786")
+    assert "hunter2" not in str(explain(Environment, refused.value))
