@@ -86,10 +86,12 @@ class _Forwarding(logging.Handler):
         elif self._limit.admit(time.monotonic()):
             told = self._limit.tell()
             own = record.name.partition(".")[0] in OWN_LOGGERS
-            text = shortened(self.format(record), LINE_CHARACTERS if own else LIBRARY_CHARACTERS) + (
+            text = self.format(record) if own else f"{record.name}: {self.format(record)}"
+            text = shortened(text, LINE_CHARACTERS if own else LIBRARY_CHARACTERS) + (
                 f" (before it, {told})" if told else ""
             )
-            self._send(shard, record.name, record.levelno, record.created, text)
+            # Prefect takes records of our packages only.
+            self._send(shard, record.name if own else __name__, record.levelno, record.created, text)
 
     def _shard(self, thread: int | None) -> Shard | None:
         """The shard of a thread; of a thread that a shard function started, where the worker makes one shard only."""
