@@ -83,7 +83,12 @@ class Store:
         return Store, (self.root,)
 
     def full_path(self, path: str) -> str:
-        """The path as its file system names it; BadInput if it would leave the root."""
+        """The path as people and other programs name it, with s3:// and the like; BadInput if it leaves the root."""
+        whole = self._path(path)
+        return whole if self.is_local else str(self._fs.unstrip_protocol(whole))
+
+    def _path(self, path: str) -> str:
+        """The path as its file system names it."""
         if ".." in path and ".." in path.split("/"):
             raise BadInput(
                 f"path {path!r}",
@@ -96,20 +101,20 @@ class Store:
         """The path of a file on this machine; torch checkpoints and memory maps need one."""
         if not self.is_local:
             raise ValueError(f"{self.root} is not a folder of this machine, so {path} has no local path")
-        return Path(self.full_path(path))
+        return Path(self._path(path))
 
     def exists(self, path: str) -> bool:
         """Whether the file or folder is there."""
-        return bool(self._fs.exists(self.full_path(path)))
+        return bool(self._fs.exists(self._path(path)))
 
     def size(self, path: str) -> int:
         """Bytes of a file; FileNotFoundError where there is none."""
-        return int(self._fs.size(self.full_path(path)))
+        return int(self._fs.size(self._path(path)))
 
     def names(self, folder: str) -> list[str]:
         """Sorted names directly in a folder; empty where there is no such folder."""
         try:
-            found = self._fs.ls(self.full_path(folder), detail=False)
+            found = self._fs.ls(self._path(folder), detail=False)
         except FileNotFoundError:
             return []
         return sorted(str(name).rstrip("/").rsplit("/", 1)[-1] for name in found)
@@ -125,8 +130,8 @@ class Store:
                         modified = datetime.fromtimestamp(status.st_mtime, UTC)
                         yield StoredFile(path.relative_to(root).as_posix(), status.st_size, modified)
             return
-        base = self.full_path("")
-        for name, entry in sorted(self._fs.find(self.full_path(folder), detail=True).items()):
+        base = self._path("")
+        for name, entry in sorted(self._fs.find(self._path(folder), detail=True).items()):
             path = "/" + str(name).lstrip("/")
             relative = path.removeprefix("/" + base.lstrip("/")).lstrip("/")
             yield StoredFile(relative, int(entry["size"]), _as_utc(self._fs.modified(name)))
@@ -143,7 +148,7 @@ class Store:
     def remove(self, path: str) -> None:
         """Remove a file or folder if it is there."""
         if self.exists(path):
-            self._fs.rm(self.full_path(path), recursive=True)
+            self._fs.rm(self._path(path), recursive=True)
 
     def remove_temporary(self, folder: str) -> None:
         """Remove what a killed writer left in a folder."""
@@ -163,7 +168,7 @@ class Store:
                 with tempfile.NamedTemporaryFile() as raw:
                     yield HashingFile(cast("BinaryIO", raw))
                     raw.flush()
-                    self._fs.put_file(raw.name, self.full_path(path))
+                    self._fs.put_file(raw.name, self._path(path))
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise self._disk_full(path, error) from error
@@ -200,7 +205,7 @@ class Store:
 
     def read_bytes(self, path: str) -> bytes:
         """Read a small file whole; FileNotFoundError where there is none."""
-        return bytes(self._fs.cat_file(self.full_path(path)))
+        return bytes(self._fs.cat_file(self._path(path)))
 
     def open_table(self, path: str, columns: Sequence[str] | None = None) -> ipc.RecordBatchFileReader:
         """Open an Arrow IPC file, by memory map where it is local; DamagedData if it is not one.
@@ -236,7 +241,7 @@ class Store:
     def sha256(self, path: str) -> str:
         """Digest of a whole file, read in blocks."""
         digest = hashlib.sha256()
-        with self._fs.open(self.full_path(path), "rb") as source:
+        with self._fs.open(self._path(path), "rb") as source:
             while block := source.read(1 << 22):
                 digest.update(block)
         return digest.hexdigest()

@@ -119,6 +119,12 @@ def test_a_remote_file_has_no_local_path() -> None:
         Store("memory://somewhere").local_path("file")
 
 
+def test_paths_for_people_say_where_they_are(tmp_path: Path):
+    assert Store(str(tmp_path)).full_path("a/b") == f"{tmp_path}/a/b"
+    assert Store("s3://bucket/root/").full_path("a/b") == "s3://bucket/root/a/b"
+    assert Store("s3://bucket/root").full_path("") == "s3://bucket/root"
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
