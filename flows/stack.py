@@ -18,6 +18,7 @@ from pydantic import Field
 
 from flows import progress
 from flows.automations import HeartbeatSettings
+from flows.init import logins
 from infra.environment import Environment
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
@@ -46,6 +47,9 @@ class StackSettings(Settings):
     """Prefect's work pool."""
     heartbeats: HeartbeatSettings = HeartbeatSettings()
     """When a flow run whose process has died is marked Crashed."""
+    secrets: str | None = operational(None, min_length=1)
+    """File of `gristmill init`, with which Prefect and MLflow ask for its logins; unset asks nobody, which suits a
+    machine that you have to yourself."""
 
     @property
     def prefect_url(self) -> str:
@@ -134,6 +138,8 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     """
     root = Store(settings.environment.root).local_path("").absolute()
     os.environ.update(_prefect_environment(settings, root))
+    if settings.secrets is not None:
+        os.environ.update(logins(settings.secrets, root))
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
@@ -189,8 +195,9 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             "mlflow",
             [
                 *("server", *port, str(settings.mlflow_port), "--workers", "1"),
-                *("--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"),
+                *_backend_store(root),
                 *("--artifacts-destination", str(root / "mlflow-artifacts")),
+                *(() if settings.secrets is None else ("--app-name", "basic-auth")),
             ],
             settings.mlflow_url,
             f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
@@ -213,6 +220,13 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             environment={"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
         ),
     ]
+
+
+def _backend_store(root: Path) -> list[str]:
+    """SQLite under the root, or what MLflow's own variable says; a password in an argument could be read by anybody."""
+    if "MLFLOW_BACKEND_STORE_URI" in os.environ:
+        return []
+    return ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
 
 
 def _worker(settings: StackSettings) -> Service:
