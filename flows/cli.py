@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from flows import commands, plan_command
+from flows import commands, maintenance, plan_command
 from flows.command_line import prefect_home, prepare, print_json, with_settings
 from flows.config import PipelineSettings
 from flows.server import ensure_prefect_server, look_further
@@ -131,5 +131,15 @@ def preview(settings: PipelineSettings, as_json: bool, named: bool = False) -> N
     return None
 
 
-for _command in (demo, plan_command.COMMAND, corpus, preview, pretrain, evaluate, show, *commands.ALL):
+for _command in (
+    demo,
+    plan_command.COMMAND,
+    corpus,
+    preview,
+    pretrain,
+    evaluate,
+    show,
+    *commands.ALL,
+    *maintenance.ALL,
+):
     main.add_command(_command)
