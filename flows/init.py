@@ -15,6 +15,13 @@ from infra.settings import Settings
 
 _NAME = re.compile(r"^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*$")
 _HEAD = "# Passwords of docker-compose.yml, made by `gristmill init`. Keep this file, and keep it to yourself.\n"
+_MLFLOW_USERS = """\
+[mlflow]
+default_permission = READ
+database_uri = sqlite:///{database}
+admin_username = admin
+auth_cache_ttl_seconds = 60
+"""
 
 
 def _password() -> str:
@@ -72,6 +79,33 @@ def init(folder: Path) -> Initialized:
         ) from error
     kept = tuple(name for name in SECRETS if name not in made)
     return Initialized(file=str(file), made=tuple(made), kept=kept, closed=bool(mode & 0o077))
+
+
+def logins(file: str, root: Path) -> dict[str, str]:
+    """Variables with which Prefect's and MLflow's servers below a root, and their clients, know the same logins.
+
+    MLflow keeps its users in `root`; BadInput if the file does not have the secrets.
+    """
+    try:
+        known = read_secrets(Path(file).read_text())
+    except OSError as error:
+        raise BadInput(f"{file} ({error.strerror})", "it holds passwords", "Make it: gristmill init") from error
+    wanted = ("GRISTMILL_PREFECT_LOGIN", "GRISTMILL_MLFLOW_PASSWORD", "GRISTMILL_MLFLOW_SECRET")
+    if missing := [name for name in wanted if not known.get(name)]:
+        raise BadInput(f"{file} has no {', '.join(missing)}", "both servers ask for logins", "Run gristmill init")
+    root.mkdir(parents=True, exist_ok=True)
+    users = root / "mlflow_auth.ini"
+    users.write_text(_MLFLOW_USERS.format(database=root / "mlflow_users.db"))
+    login, password, secret = (known[name] for name in wanted)
+    return {
+        "PREFECT_SERVER_API_AUTH_STRING": login,
+        "PREFECT_API_AUTH_STRING": login,
+        "MLFLOW_AUTH_CONFIG_PATH": str(users),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secret,
+        "MLFLOW_TRACKING_USERNAME": "admin",
+        "MLFLOW_TRACKING_PASSWORD": password,
+    }
 
 
 def read_secrets(text: str) -> dict[str, str]:

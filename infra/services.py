@@ -5,12 +5,14 @@ written down in one file, so that another process can ask for it and stop it. On
 after a pause that doubles, a few times in a row.
 """
 
+import http
 import json
 import logging
 import os
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -233,10 +235,13 @@ def _wait(kept: _Kept, seconds: float) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether a server of our own answers well."""
+    """Whether a server of our own answers well; one that asks who we are does."""
     try:
         with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own loopback address
             return True
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code == http.HTTPStatus.UNAUTHORIZED
     except OSError:
         return False
 

@@ -162,6 +162,7 @@ class Composed:
         environment["PATH"] = os.pathsep.join(map(str, (BIN, self.programs["redis"], "/usr/bin", "/bin")))
         environment["LD_LIBRARY_PATH"] = os.environ.get("REDIS_LIBRARIES", "")
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        environment["TMPDIR"] = put("/tmp")
         command = service.get("command", [])
         given = shlex.split(command) if isinstance(command, str) else list(command)
         arguments = self._stand_in(name, [put(each) for each in given], environment, put)

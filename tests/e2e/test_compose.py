@@ -3,15 +3,11 @@
 Needs Debian's postgresql and redis-server and docker-compose, and the rights to run each as another user.
 """
 
-import base64
-import json
 import os
 import re
 import stat
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +22,7 @@ from flows.init import SECRETS
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from tests.e2e.compose_processes import PERSON, Composed, confined, programs, wait
+from tests.e2e.logins import ask, refused
 from tests.flows.stacks import nested
 from tests.tasks.records import CRAWL
 
@@ -60,25 +57,8 @@ def login(composed: Composed, server: str) -> str:
     return mlflow if server == "mlflow" else composed.secrets["GRISTMILL_PREFECT_LOGIN"]
 
 
-def ask(url: str, body: Mapping[str, Any] | None = None, user: str | None = None) -> Any:
-    """The answer of a JSON API, asked as a user or as nobody."""
-    headers = {"Content-Type": "application/json"}
-    if user is not None:
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
-        return json.load(answer)
-
-
 def prefect(composed: Composed, path: str, body: Mapping[str, Any] | None = None) -> Any:
     return ask(f"{composed.prefect}/api{path}", body, login(composed, "prefect"))
-
-
-def refused(url: str, body: Mapping[str, Any] | None = None, user: str | None = None) -> int:
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        ask(url, body, user)
-    with closing(caught.value) as error:
-        return error.code
 
 
 def run_deployment(composed: Composed, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from flows.cli import main
-from flows.init import SECRETS, init, read_secrets
+from flows.init import SECRETS, init, logins, read_secrets
 from infra.errors import BadInput
 from tests.flows.conftest import REPOSITORY
 
@@ -60,6 +60,23 @@ def test_a_place_where_nothing_can_be_written_is_bad_input(tmp_path: Path):
     (tmp_path / ".env").mkdir()
     with pytest.raises(BadInput, match=r"\.env"):
         init(tmp_path)
+
+
+def test_servers_of_a_root_get_the_logins_of_the_file(tmp_path: Path):
+    init(tmp_path)
+    made = values(tmp_path)
+    known = logins(str(tmp_path / ".env"), tmp_path / "root")
+    assert known["PREFECT_SERVER_API_AUTH_STRING"] == known["PREFECT_API_AUTH_STRING"]
+    assert known["PREFECT_API_AUTH_STRING"] == made["GRISTMILL_PREFECT_LOGIN"]
+    assert known["MLFLOW_TRACKING_PASSWORD"] == known["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    users = Path(known["MLFLOW_AUTH_CONFIG_PATH"]).read_text()
+    assert f"sqlite:///{tmp_path}/root/mlflow_users.db" in users
+    assert not any(value in users for value in made.values())
+    (tmp_path / ".env").write_text("GRISTMILL_PREFECT_LOGIN=a:b\n")
+    with pytest.raises(BadInput, match="GRISTMILL_MLFLOW_PASSWORD, GRISTMILL_MLFLOW_SECRET"):
+        logins(str(tmp_path / ".env"), tmp_path / "root")
+    with pytest.raises(BadInput, match="gristmill init"):
+        logins(str(tmp_path / "absent"), tmp_path / "root")
 
 
 def test_compose_asks_for_these_secrets_and_no_others():
