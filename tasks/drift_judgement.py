@@ -41,6 +41,8 @@ from tasks.ledger_counts import KEPT, CountedVersion
 
 STANDARD_ERRORS = 4.0
 """A movement counts if it is larger than this many standard errors: chance does that once in 16,000 times."""
+_WORTH_SAYING = 0.02
+"""Change of the share of documents without a value that an alarm tells."""
 _CATEGORIES = 30
 """Categories that are compared one by one; all others count as one."""
 
@@ -85,7 +87,7 @@ def judge(report: ChangeReport, now: CountedVersion, before: CountedVersion, dri
             *(_category_alarm(each) for each in categories if each.level == "alarm"),
             *(each.alarm(page) for each in shares),
         ),
-        "notes": (*report.notes, *_notes(now, before, signals, drift)),
+        "notes": (*report.notes, *_notes(now, before, signals, drift), *_moderate(categories)),
     }
     return report.model_copy(update=update)
 
@@ -154,7 +156,10 @@ def _bins(both: Comparison) -> Iterator[DriftBin]:
 
 
 def _signal_alarm(found: SignalDrift) -> Alarm:
-    means = [each.mean for each in (found.before, found.now) if each is not None and each.mean is not None]
+    sides = [each for each in (found.before, found.now) if each is not None and each.mean is not None]
+    moved = "mean " + " before and ".join(f"{each.mean:.4g}" for each in sides) + " now"
+    if abs(sides[0].missing - sides[-1].missing) > _WORTH_SAYING:
+        moved += ", no value in " + " before and ".join(f"{each.missing:.0%}" for each in sides) + " now"
     if found.population == "measured":
         whose, cause = "all measured documents", "at what the crawl, the extraction and the languages did"
     else:
@@ -163,9 +168,7 @@ def _signal_alarm(found: SignalDrift) -> Alarm:
         name=found.signal,
         value=found.psi or 0.0,
         bound=found.bound or 0.0,
-        found=f"{found.signal} of {whose} has drifted: stability index {found.psi:.3g}, mean "
-        + " before and ".join(f"{mean:.4g}" for mean in means)
-        + " now",
+        found=f"{found.signal} of {whose} has drifted: stability index {found.psi:.3g}, {moved}",
         look_at=f"its bars in changes.html, then {cause}",
     )
 
@@ -256,6 +259,12 @@ def _languages(now: CountedVersion, before: CountedVersion, drift: DriftSettings
         bound = drift.max_language_share_change
         words = f"share of {name or 'no language'} in the dataset"
         yield Part(name, words, old.get(name, 0), new.get(name, 0), bound, "its domains and the languages refused")
+
+
+def _moderate(categories: Sequence[CategoryDrift]) -> Iterator[str]:
+    for each in categories:
+        if each.level == "moderate":
+            yield f"shares by {each.category} moved: stability index {each.psi:.2g}"
 
 
 def _notes(
