@@ -51,6 +51,9 @@ def test_a_worker_runs_the_whole_chain(team: Stack, small_crawl: Path, tmp_path:
     assert len(runs) == 4  # the chain and the three flows that it is made of
     artifacts = {each["key"]: each for each in team.artifacts()}
     assert '"stage": "dedup"' in artifacts["corpus-funnel"]["data"]
+    for watched in ("extract", "dedup", "training", "evaluation"):
+        assert artifacts[f"progress-{watched}"]["data"] == 100, watched
+    assert mlflow in artifacts["links"]["data"]
     assert mlflow in artifacts["mlflow-run"]["data"]
     logs = [each["message"] for each in ask(f"{team.api}/logs/filter", {"limit": 200})]
     assert any("filter:" in each for each in logs)
