@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from infra.settings import Settings, operational
+from infra.settings import Settings, opened, operational
 from model.config import Duration, EvaluationSettings, OptimizerSettings
 from model.findings.verdict import PromotionSettings
 from tasks.changes import DriftSettings
@@ -57,10 +57,7 @@ class RefreshSettings(Settings):
 
     dataset: str = Field(default="corpus", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the dataset; each refresh publishes a version that is named after its crawl, such as 2026.42."""
-    corpus: CorpusSettings = CorpusSettings()
-    """From a crawl to token shards. source.crawl is chosen by the refresh; the tokenizer is that of the version before
-    where there is one; dedup.index is the dataset's name unless set."""
-    budget: RefreshBudget = RefreshBudget()
+    budget: RefreshBudget = opened(RefreshBudget())
     """The most that one refresh takes."""
     first_crawl: str | None = Field(default=None, pattern=CRAWL)
     """Where a dataset without any version begins: with this crawl, then all that are newer; unset takes the newest."""
@@ -68,6 +65,9 @@ class RefreshSettings(Settings):
     """Where first_crawl is unset: with how many of the newest crawls a dataset begins."""
     backfill: CrawlRange | None = None
     """Take these crawls instead of newer ones, a version for each, oldest first, but for those that are done."""
+    corpus: CorpusSettings = opened(CorpusSettings())
+    """From a crawl to token shards. source.crawl is chosen by the refresh; the tokenizer is that of the version before
+    where there is one; dedup.index is the dataset's name unless set."""
     collinfo: str | None = operational(None, min_length=1)
     """Address of the list of crawls; unset takes collinfo.json of the source."""
     drift: DriftSettings = DriftSettings()

@@ -31,11 +31,15 @@ class PrefectPage:
         if not re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|data:|blob:|about:", url):
             self.elsewhere.append(url)
 
-    def open_form(self, deployment: str) -> None:
-        """The form of FLOW/NAME, by way of the deployment's page."""
+    def open_deployment(self, deployment: str, tab: str = "") -> None:
+        """The page of FLOW/NAME."""
         with urllib.request.urlopen(f"{self._address}/api/deployments/name/{deployment}") as answer:
             found = json.load(answer)
-        self.page.goto(f"{self._address}/deployments/deployment/{found['id']}")
+        self.page.goto(f"{self._address}/deployments/deployment/{found['id']}{f'?tab={tab}' if tab else ''}")
+
+    def open_form(self, deployment: str) -> None:
+        """The form of FLOW/NAME, by way of the deployment's page."""
+        self.open_deployment(deployment)
         self.page.get_by_role("button", name="Run", exact=True).click()
         self.page.get_by_text("Custom run").click()
         expect(self.page.locator(".schema-form-property").first).to_be_visible()
@@ -66,10 +70,14 @@ class PrefectPage:
         self.field(path).locator("button.p-select-button__control").press("ArrowDown")
         self.page.locator(".p-select-option").get_by_text(option, exact=True).click()
 
+    def press_submit(self) -> None:
+        """Ask for the run, which may be refused."""
+        self.page.get_by_role("button", name="Submit", exact=True).click()
+
     def submit(self) -> str:
         """Start the run, and go to its page; returns its id."""
         name = self.page.get_by_role("textbox").first.input_value()  # drawn by chance
-        self.page.get_by_role("button", name="Submit", exact=True).click()
+        self.press_submit()
         self.page.get_by_role("link", name=name).first.click()
         self.page.wait_for_url(re.compile(r"/flow-run/"))
         return re.split("[/?]", self.page.url.partition("/flow-run/")[2])[0]

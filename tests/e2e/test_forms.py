@@ -1,0 +1,95 @@
+"""Prefect's forms in a real browser: what they show, what they refuse, and a refresh from its form to MLflow and back."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from flows.deployments import every_deployment
+from tests.e2e.browser import PrefectPage
+from tests.flows.refreshes import write_crawls
+from tests.flows.stacks import Stack
+from tests.tasks.documents import prose
+
+pytestmark = pytest.mark.e2e
+CRAWL = "CC-MAIN-2026-05"
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source with one crawl."""
+    folder = tmp_path_factory.mktemp("mirror")
+    write_crawls(folder, {CRAWL: [range(0, len(prose()), 2), range(1, len(prose()), 2)]})
+    return folder
+
+
+@pytest.mark.parametrize("name", [f"{each.load().name}/{each.name}" for each in every_deployment()])
+def test_a_form_has_words_for_everything(page: PrefectPage, name: str):
+    page.open_form(name)
+    labels = page.page.locator(".schema-form-property__label")
+    expect(labels.last).to_be_visible()
+    words = labels.all_inner_texts()
+    page.screenshot(name.replace("/", "-"))
+    assert len(words) > 5
+    assert not [each for each in words if "_" in each or not each.strip()]
+    assert page.page.get_by_text("Root (Optional)").is_visible()
+
+
+def test_the_page_of_a_deployment_says_what_it_does(page: PrefectPage):
+    page.open_deployment("crawl_to_model/demo", tab="Description")
+    expect(page.page.get_by_text("Two CPU cores and a few minutes")).to_be_visible()
+
+
+def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stack):
+    before = len(stack.flow_runs())
+    page.open_form("build_corpus/default")
+    page.choose("corpus / Tokenizer", "Own values")
+    page.fill({"corpus / Tokenizer / Vocabulary size": "100"})
+    page.press_submit()
+    expect(page.page.get_by_text("100 is less than the minimum of 300")).to_be_visible()
+    page.screenshot("refused")
+    assert len(stack.flow_runs()) == before
+
+
+def test_what_cannot_work_together_fails_at_once_with_its_reason(page: PrefectPage, stack: Stack):
+    page.open_form("crawl_to_model/demo")
+    page.fill({"settings / Training / Model / Hidden size": "100", "settings / Training / Model / Num attention heads": "3"})
+    run = page.submit()
+    page.expect_state("Failed")
+    page.screenshot("failed")
+    found = stack.finished(run)
+    assert "hidden_size" in found["state"]["message"]
+    assert found["total_run_time"] < 60
+    assert not (stack.root / "stages").exists() or not list((stack.root / "stages").glob("*"))
+    expect(page.page.get_by_text("hidden_size").first).to_be_visible()
+
+
+def test_a_refresh_from_its_form_to_mlflow_and_back(page: PrefectPage, stack: Stack, mirror: Path):
+    page.open_form("refresh_corpus/default")
+    page.choose("refresh / Budget / Shards", "Number")
+    page.choose("refresh / Corpus / Tokenizer", "Own values")
+    page.choose("refresh / Corpus / Heldout", "Own values")
+    page.fill(
+        {
+            "refresh / Dataset": "news",
+            "refresh / Budget / Shards": "2",
+            "refresh / Corpus / Source / Base URL": str(mirror),
+            "refresh / Corpus / Tokenizer / Vocabulary size": "512",
+            "refresh / Corpus / Heldout / Fraction": "0.1",
+        }
+    )
+    page.screenshot("refresh-form")
+    run = page.submit()
+    page.expect_state("Completed")
+    page.open_run(run, tab="Artifacts")
+    expect(page.page.get_by_text("refresh", exact=True).first).to_be_visible()
+    page.screenshot("refresh-artifacts")
+
+    page.open_run(run, tab="Subflow Runs")
+    page.page.get_by_role("link", name=re.compile("^build_corpus|corpus")).last.click()
+    page.screenshot("build")
+
+
+def test_a_second_refresh_finds_nothing_new(page: PrefectPage, stack: Stack, mirror: Path):
+    """After the refresh above."""
