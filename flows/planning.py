@@ -16,6 +16,7 @@ from flows.estimates import Estimate, Extrapolation, StagePlan, Totals
 from flows.sample import resolve_source
 from flows.sampling import Pass, PlanSettings, Sampler
 from infra.cluster import open_cluster
+from infra.dask_settings import LocalDask
 from infra.environment import Environment
 from infra.manifest import StageManifest
 from infra.settings import Settings
@@ -105,7 +106,7 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
     if there.complete:
         return _nothing_to_do(environment, workers, there)
     # One worker of this machine: none disturbs another's measurement, and a remote one could not see our files.
-    alone = environment.model_copy(update={"workers": 1, "scheduler": None, "shard_retries": 0})
+    alone = environment.model_copy(update={"workers": 1, "scheduler": None, "dask": LocalDask(), "shard_retries": 0})
     with _throwaway(store) as folder, open_cluster(alone) as cluster:
         sampler = Sampler(cluster, corpus, plan)
         warming = sampler.run(Store(str(folder / "warming")), plan.sample_records, warming=True)
@@ -150,7 +151,8 @@ def _left(stages: Sequence[StagePlan], there: Sequence[StageThere]) -> Iterator[
 
 def _workers(environment: Environment) -> int:
     if environment.scheduler is None:
-        return environment.workers or CPU_COUNT
+        here = isinstance(environment.dask, LocalDask)
+        return environment.workers or CPU_COUNT if here else environment.dask.most_workers
     with open_cluster(environment) as cluster:
         return max(cluster.workers, 1)
 

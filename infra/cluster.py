@@ -52,12 +52,20 @@ class Cluster:
     """A Dask client and how to map shard functions over it."""
 
     def __init__(
-        self, client: Client, retries: int, connect: Callable[[], Client] | None = None, patience_seconds: float = 0
+        self,
+        client: Client,
+        retries: int,
+        connect: Callable[[], Client] | None = None,
+        patience_seconds: float = 0,
+        most_workers: int = 1,
     ) -> None:
-        """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died."""
+        """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died.
+
+        Work for `most_workers` is handed out even while fewer are there: a cluster that scales brings them for it.
+        """
         self._retries, self._connect, self._patience = retries, connect, patience_seconds
         self._context = contextvars.copy_context()
-        self._known_workers = 0
+        self._known_workers, self._most_workers = 0, most_workers
         self._use(client)
 
     def _use(self, client: Client) -> None:
@@ -122,7 +130,7 @@ class Cluster:
         try:
             with _losing_scheduler():
                 self._known_workers = self.workers
-                for _ in range(4 * max(self._known_workers, 1)):
+                for _ in range(4 * max(self._known_workers, self._most_workers)):
                     submit_next()
             for future in finished:
                 try:
@@ -211,7 +219,8 @@ def open_cluster(environment: Environment) -> Iterator[Cluster]:
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks of each try to connect again
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
         connect = None if environment.scheduler is None else lambda: _connect(environment)
-        cluster = Cluster(client, environment.shard_retries, connect, environment.scheduler_patience_seconds)
+        most = 1 if environment.scheduler is not None else environment.dask.most_workers
+        cluster = Cluster(client, environment.shard_retries, connect, environment.scheduler_patience_seconds, most)
         try:
             yield cluster
         finally:

@@ -7,15 +7,17 @@ cluster: whoever could talk to a scheduler or worker could have it run anything.
 import importlib
 import importlib.util
 import logging
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
-from infra.dask_settings import JobQueueDask, KubernetesDask
+from infra.dask_settings import JobQueueDask, KubernetesDask, LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
 from infra.kubernetes_api import connect
@@ -34,15 +36,12 @@ def open_dask(environment: Environment) -> Iterator[Client]:
     RunFailed where these do not come in time, BadInput where the cluster cannot be made.
     """
     settings = environment.dask
-    if isinstance(settings, JobQueueDask):
-        cluster = _job_queue(settings, environment)
-    elif isinstance(settings, KubernetesDask):
-        cluster = _kubernetes(settings)
-    else:
+    if isinstance(settings, LocalDask):
         with _local(environment) as local, Client(local, set_as_default=False) as client:
             yield client
         return
-    with cluster, Client(cluster, set_as_default=False) as client:
+    made = _job_queue(settings, environment) if isinstance(settings, JobQueueDask) else _kubernetes(settings)
+    with made as cluster, Client(cluster, set_as_default=False) as client:
         if settings.maximum > settings.minimum:
             each = 1 if isinstance(settings, KubernetesDask) else settings.processes
             cluster.adapt(minimum=settings.minimum * each, maximum=settings.maximum * each)
@@ -78,7 +77,8 @@ def _await(client: Client, settings: JobQueueDask | KubernetesDask) -> None:
         ) from error
 
 
-def _job_queue(settings: JobQueueDask, environment: Environment) -> Any:
+@contextmanager
+def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any]:
     if importlib.util.find_spec("dask_jobqueue") is None:
         raise _missing("jobqueue", "dask-jobqueue", "slurm")
     library: Any = importlib.import_module("dask_jobqueue")
@@ -89,41 +89,66 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Any:
         "lsf": library.LSFCluster,
         "sge": library.SGECluster,
     }
+    command = str(kinds[settings.system].job_cls.submit_command).split()[0]
+    if shutil.which(command) is None:
+        raise BadInput(
+            f"environment.dask.system = {settings.system} without {command}",
+            "jobs of workers are handed in with the batch system's commands",
+            "Run where these are on the PATH, such as a login node",
+        )
     folder = _shared_folder(settings, environment)
     charged = (
         {} if settings.account is None else {"project" if settings.system == "lsf" else "account": settings.account}
     )
-    try:
-        return kinds[settings.system](
-            queue=settings.queue,
-            **charged,
-            walltime=settings.walltime,
-            cores=settings.processes,
-            processes=settings.processes,
-            memory=f"{settings.memory_gib}GiB",
-            python=settings.python,
-            interface=settings.interface,
-            security=True,
-            shared_temp_directory=str(folder),
-            log_directory=str(folder),
-            job_name="gristmill-dask",
-            job_extra_directives=list(settings.options),
-            job_script_prologue=[
-                *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
-                *settings.setup,
-            ],
-            worker_extra_args=["--no-dashboard"],
-            death_timeout=int(settings.wait_seconds),
-            scheduler_options={
-                "dashboard_address": "127.0.0.1:0",
-                **({"host": settings.host} if settings.host else {}),
-            },
-            silence_logs=logging.CRITICAL,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise BadInput(
-            f"environment.dask ({error})", f"{settings.system} must take jobs of workers", "Correct the settings"
-        ) from error
+    with tempfile.TemporaryDirectory(dir=folder, prefix="certificates-") as certificates:
+        try:
+            cluster = kinds[settings.system](
+                queue=settings.queue,
+                **charged,
+                walltime=settings.walltime,
+                cores=settings.processes,
+                processes=settings.processes,
+                memory=f"{settings.memory_gib}GiB",
+                python=settings.python,
+                interface=settings.interface,
+                security=_security(Path(certificates)),
+                protocol="tls://",
+                log_directory=str(folder),
+                job_name="gristmill-dask",
+                job_extra_directives=list(settings.options),
+                job_script_prologue=[
+                    *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
+                    *settings.setup,
+                ],
+                worker_extra_args=["--no-dashboard"],
+                death_timeout=int(settings.wait_seconds),
+                scheduler_options={
+                    "dashboard_address": "127.0.0.1:0",
+                    **({"host": settings.host} if settings.host else {}),
+                },
+                silence_logs=logging.CRITICAL,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            raise BadInput(
+                f"environment.dask ({error})", f"{settings.system} must take jobs of workers", "Correct the settings"
+            ) from error
+        with cluster:
+            yield cluster
+
+
+def _security(folder: Path) -> Security:
+    """A new certificate that scheduler, workers and client know one another by, in files that the nodes see."""
+    made = Security.temporary()
+    files: dict[str, str] = {}
+    for name in (
+        "ca_file",
+        *(f"{role}_{part}" for role in ("client", "scheduler", "worker") for part in ("cert", "key")),
+    ):
+        path = folder / f"{name}.pem"
+        path.touch(mode=0o600)
+        path.write_text(getattr(made, f"tls_{name}"))
+        files[f"tls_{name}"] = str(path)
+    return Security(require_encryption=True, **files)
 
 
 def _shared_folder(settings: JobQueueDask, environment: Environment) -> Path:

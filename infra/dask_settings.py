@@ -14,6 +14,11 @@ class LocalDask(Settings):
     kind: Literal["local"] = operational("local")
     """Workers are children of the process that runs the flow."""
 
+    @property
+    def most_workers(self) -> int:
+        """One: all that there will be are there from the beginning, and are counted then."""
+        return 1
+
 
 class _ScaledDask(Settings):
     """What clusters have in common: workers that come, later, and go."""

@@ -1,5 +1,6 @@
 """Clusters of Dask that are made for a flow: what would be handed in, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,20 @@ def test_secrets_have_no_place_in_a_manifest() -> None:
         dask_cluster(PODS.model_copy(update={"variables": {"AWS_SECRET_ACCESS_KEY": "abc"}}))
 
 
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine where jobs could be handed in."""
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+
+def test_workers_of_a_batch_system_need_its_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BadInput, match="slurm without sbatch"), open_cluster(Environment(dask=JobQueueDask())):
+        pytest.fail("it must not open")
+
+
+@pytest.mark.usefixtures("commands")
 def test_workers_of_a_batch_system_need_a_folder_that_nodes_see() -> None:
     with (
         pytest.raises(BadInput, match=r"environment\.dask\.folder is unset"),
