@@ -94,8 +94,9 @@ def raise_interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_job_of_two_nodes_trains_to_the_end(dataset) -> None:
+def test_a_job_of_two_nodes_trains_to_the_end(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     store, run = dataset[0], prepared(dataset, "nodes", steps=6, processes=4)
+    monkeypatch.setenv("TEST_PASSWORD", "correct-horse-battery")
     lines: list[str] = []
     result = SlurmLauncher(SETTINGS).run(spec_of(store, run), lines.append)
     summary = finished_training(store, run)
@@ -104,9 +105,9 @@ def test_a_job_of_two_nodes_trains_to_the_end(dataset) -> None:
     assert summary.layout.data == 4
     assert any("step 6" in line for line in lines)
     assert {line[: len("[rank 0]")] for line in lines} == {"[rank 0]"}
-    assert store.names(f"{run.folder}/jobs") == [
-        name for name in store.names(f"{run.folder}/jobs") if "json" not in name
-    ]
+    kept = list(store.local_path(f"{run.folder}/jobs").iterdir())
+    assert "model.train.json" not in [path.name for path in kept], "the job has ended"
+    assert not [path for path in kept if b"correct-horse" in path.read_bytes()], "secrets stay in the environment"
 
 
 def test_cancelling_writes_a_checkpoint_and_ends_the_job(dataset) -> None:
