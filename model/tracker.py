@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,9 @@ _SHARE = 0.1
 _FINISHED = b"finished"
 _PATIENCE_SECONDS = 300.0
 _PATIENCE_AFTER_STOP_SECONDS = 15.0
+"""A rank that was asked to stop has little time; the process beside it then goes on alone."""
+_LAST_SECONDS = 120.0
+"""From the rank's end to that of the process beside it, whatever it is waiting for."""
 
 
 class Post(Settings):
@@ -95,9 +99,7 @@ class Tracker:
         try:
             self.process.wait(_PATIENCE_SECONDS if self.finished else _PATIENCE_AFTER_STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("MLflow has not taken all of the run; the next launch delivers the rest")
-            self.process.kill()
-            self.process.wait()
+            logger.warning("MLflow has not taken all of the run yet; it is delivered as far as that takes two minutes")
 
 
 def main(run_dir: str, settings: str) -> None:
@@ -132,6 +134,9 @@ class _Watch:
             with Tolerant("what is new of the run, kept for later,"):
                 self.deliver()
             wait = min(max(_EVERY_SECONDS, (time.monotonic() - started) / _SHARE), _MOST_SECONDS)
+        limit = threading.Timer(_LAST_SECONDS, os._exit, (1,))
+        limit.daemon = True
+        limit.start()
         if self._system:
             self._system.close()
         with Tolerant("the rest of the run; the next launch delivers it"):

@@ -214,13 +214,12 @@ def test_the_run_ends_as_training_did(tmp_path: Path, ending: str) -> None:
     prepare_run(store, write_dataset(store, real_documents()), "ends", small_training(20))
     to = open_run(store, None, "ends", ending)
     command = [sys.executable, "-m", "tests.model.tracked_steps", str(tmp_path), to.model_dump_json(), ending]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    beside = psutil.Process(int(process.stdout.readline()))
-    assert process.stdout.readline() == "20 steps\n"
-    if ending == "is killed":
-        process.kill()
-    process.wait()
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        beside = psutil.Process(int(process.stdout.readline()))
+        assert process.stdout.readline() == "20 steps\n"
+        if ending == "is killed":
+            process.kill()
     beside.wait(120)
     client = MlflowClient(to.tracking_uri)
     assert len(client.get_metric_history(to.run_id, "loss")) == 20
