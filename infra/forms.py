@@ -19,7 +19,8 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 _SPELLED: Mapping[str, str] = {
     **{word: word.upper() for word in ("url", "uri", "html", "id", "ut1", "c4", "gpu", "cpu", "s3", "json")},
-    **{"urls": "URLs", "ids": "IDs", "gpus": "GPUs", "mlflow": "MLflow", "slurm": "Slurm", "kubernetes": "Kubernetes"},
+    **{"urls": "URLs", "ids": "IDs", "gpus": "GPUs", "mlflow": "MLflow"},
+    **{"dask": "Dask", "slurm": "Slurm", "kubernetes": "Kubernetes"},
 }
 _TYPES: Mapping[str, str] = {
     **{

@@ -37,6 +37,7 @@ class NodeAgent:
         self._spec, self._shape, self._requeue = spec, shape, requeue
         self._agent: subprocess.Popen[bytes] | None = None
         self._heard: set[int] = set()
+        self._agent_knows = False
 
     def __call__(self) -> None:
         """Run the node's ranks to their end; RunFailed if one of them fails."""
@@ -48,7 +49,7 @@ class NodeAgent:
         with tempfile.TemporaryDirectory(prefix="gristmill-launch-") as logs:
             self._agent = self._start(logs)
             if self._heard:  # before there was an agent to hear it
-                self._agent.send_signal(signal.SIGTERM)
+                self._tell(self._agent)
             while (code := self._agent.poll()) is None:
                 if signal.SIGUSR2 in self._heard and self._is_first:
                     queue_again(signal.SIGUSR2, None)
@@ -65,14 +66,20 @@ class NodeAgent:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._heard.add(number)
+        self._agent_knows |= number == signal.SIGTERM and self._agent is not None
+
+    def _tell(self, agent: "subprocess.Popen[bytes]") -> None:
+        """Have the agent stop its ranks; a second SIGTERM would make it leave them alone."""
+        if not self._agent_knows:
+            self._agent_knows = True
+            agent.send_signal(signal.SIGTERM)
 
     def checkpoint(self) -> Any:
         """What submitit queues again, once the ranks have stopped; None where it shall not be."""
         import submitit
 
         if self._agent is not None:
-            if signal.SIGTERM not in self._heard:  # a second one would make the agent leave its ranks alone
-                self._agent.send_signal(signal.SIGTERM)
+            self._tell(self._agent)
             self._wait_for_ranks(self._agent)
         if not self._requeue or self._stop_file.exists():
             return None
