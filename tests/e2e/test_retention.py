@@ -40,7 +40,13 @@ def said(process: subprocess.Popen[str], code: int) -> str:
 
 
 def build(environment: dict[str, str], root: Path, crawl: Path, *more: str) -> subprocess.Popen[str]:
-    given = ("dataset.name=web", 'dataset.version="1"', "corpus.tokenizer.vocabulary_size=600", *more)
+    given = (
+        "dataset.name=web",
+        "corpus.heldout.fraction=0.4",
+        'dataset.version="1"',
+        "corpus.tokenizer.vocabulary_size=600",
+        *more,
+    )
     settings = [part for each in given for part in ("--set", each)]
     source = ["--base-url", str(crawl), "--crawl", CRAWL, "--shards", str(SHARDS), "--workers", "1"]
     return gristmill(environment, root, "corpus", *source, *settings)
