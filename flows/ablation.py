@@ -159,7 +159,7 @@ def _train_and_measure(
     found = _evaluation(store, trained.run, trained.summary.steps, evaluation)
     if found is None:
         later = evaluate.with_options(flow_run_name=f"evaluate {run}")
-        found = later(dataset, run, training, evaluation, environment).record
+        found = later(trained.run.folder, evaluation, environment=environment).record
     elif found.tasks:
         found = contaminated(store, trained.run, found, ContaminationSettings(), environment)
     return MeasuredRun(name, seed, trained.run, found)

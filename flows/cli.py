@@ -90,8 +90,10 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     from flows.evaluation import evaluate as evaluate_flow
     from flows.task_table import evaluation_text
 
-    chosen = (settings.dataset, settings.run, settings.training, settings.evaluation)
-    result = evaluate_flow(*chosen, settings.environment, settings.contamination)
+    made_with = (settings.training, settings.dataset)
+    result = evaluate_flow(
+        settings.run, settings.evaluation, settings.contamination, *made_with, environment=settings.environment
+    )
     if as_json:
         return print_json(result)
     click.echo(evaluation_text(result.record))

@@ -91,7 +91,7 @@ def continue_from_champion(store: Store, refresh: RefreshSettings, environment: 
     named = DatasetSettings(name=dataset.name, version=dataset.version)
     run = pretrain(named, settings.run, training, environment).run
     evaluation = continued_evaluation(store, champion, record.step, run, settings)
-    evaluate(named, settings.run, training, evaluation, environment, settings.contamination)
+    evaluate(run.folder, evaluation, settings.contamination, environment=environment)
     verdict = promote(run.folder, settings.promotion, environment).verdict
     done = {"run": run.folder, "promoted": verdict.promoted, "reason": verdict.reason}
     record.model_copy(update=done).save(store, path)

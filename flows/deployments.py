@@ -139,8 +139,7 @@ EVALUATE = FlowDeployment(
     """\
 Measures a trained model on held-out text and on benchmarks, and writes samples of what it says.
 
-**Fill in** *dataset* and *run*, and *training* as it was when the model was trained: together they name the model.
-*evaluation* says what is measured.
+**Fill in** *run*, the name that the model was trained under; *evaluation* says what is measured.
 
 **Comes out**: tables as the artifact `evaluation`, the same in MLflow, and a page in the run's folder.""",
     ("model",),
@@ -216,7 +215,7 @@ def every_deployment() -> Sequence[FlowDeployment]:
         *(BUILD_CORPUS, *_presets(BUILD_CORPUS, "corpus", "dataset")),
         REFRESH_CORPUS,
         *(PRETRAIN, *_presets(PRETRAIN, *training)),
-        *(EVALUATE, *_presets(EVALUATE, *training, "evaluation")),
+        *(EVALUATE, *_presets(EVALUATE, "run", "evaluation")),
         *(COMPARE, PROMOTE, ABLATE, RETAIN),
     ]
 

@@ -24,9 +24,7 @@ def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     corpus = build_corpus(settings.corpus, settings.dataset, environment, settings.tracking)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment, settings.tracking)
-    evaluation = evaluate(
-        dataset, settings.run, settings.training, settings.evaluation, environment, settings.contamination
-    )
+    evaluation = evaluate(training.run.folder, settings.evaluation, settings.contamination, environment=environment)
     store = Store(environment.root)
     report = run_report(corpus.report, training.summary, evaluation.record, training.tracked, flow_run.id)
     write_report(store, training.run, report, training.tracked)

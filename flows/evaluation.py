@@ -11,11 +11,12 @@ from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.evaluation_report import evaluation_tables, publish_evaluation
 from flows.pretraining import launch
+from flows.runs import find_run
 from flows.training_watch import watched_evaluation
 from flows.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
-from infra.manifest import fingerprint, load_dataset
+from infra.manifest import DatasetManifest, fingerprint, load_dataset
 from infra.settings import Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
@@ -27,6 +28,7 @@ from model.run import (
     evaluation_folder,
     evaluation_path,
     finished_training,
+    open_run_folder,
     prepare_run,
     trained_tokens,
 )
@@ -46,18 +48,21 @@ class Evaluation(Settings):
 
 @flow(name="evaluate", persist_result=False)
 def evaluate(
-    dataset: DatasetSettings = DatasetSettings(),
     run: str = "model",
-    training: TrainingSettings = TrainingSettings(),
     evaluation: EvaluationSettings = EvaluationSettings(),
-    environment: Environment = Environment(),
     contamination: ContaminationSettings | None = ContaminationSettings(),
+    training: TrainingSettings | None = None,
+    dataset: DatasetSettings | None = None,
+    environment: Environment = Environment(),
 ) -> Evaluation:
-    """Measure a finished run on held-out text and benchmarks, beside the untrained model and token frequencies."""
+    """Measure a finished run on held-out text and benchmarks, beside the untrained model and token frequencies.
+
+    Where several runs have the same name, `run` is NAME/VERSION-FINGERPRINT, or `training` and `dataset` are those that
+    the run was made with.
+    """
     progress.let_through()
     store = Store(environment.root)
-    manifest = load_dataset(store, dataset.name, dataset.version)
-    record = prepare_run(store, manifest, run, training)
+    record, manifest = _run(store, run, training, dataset)
     summary = finished_training(store, record)
     step = evaluation.step or (summary.steps if summary else None)
     if step is None:
@@ -66,7 +71,7 @@ def evaluate(
             "it must be trained before it is evaluated, or the step of a checkpoint be named (evaluation.step)",
             "Run `gristmill pretrain`",
         )
-    validate_evaluation(evaluation, training.model, manifest.tokenizer.vocabulary_size)
+    validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
     if (found := _measured(store, record, step, evaluation)) is None:
         _launch(store, record, evaluation, environment)
         found = EvaluationRecord.load(store, evaluation_path(record, step))
@@ -75,6 +80,18 @@ def evaluate(
     page = publish_evaluation(store, record, found, trained_tokens(store, record, step))
     _show(found)
     return Evaluation(run=record, record=found, page=store.full_path(page))
+
+
+def _run(
+    store: Store, run: str, training: TrainingSettings | None, dataset: DatasetSettings | None
+) -> tuple[RunRecord, DatasetManifest]:
+    """A run by its name alone, or by what it was made with."""
+    if training is None:
+        _, record, manifest = open_run_folder(find_run(store, run))
+        return record, manifest
+    chosen = dataset or DatasetSettings()
+    manifest = load_dataset(store, chosen.name, chosen.version)
+    return prepare_run(store, manifest, run, training), manifest
 
 
 def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:
