@@ -209,6 +209,19 @@ def status(root: str, as_json: bool) -> None:
     answer(lambda: stack.status(root), as_json)
 
 
+@click.command("copy")
+@click.argument("dataset", metavar="NAME[/VERSION]")
+@click.option("--from", "source", metavar="ROOT", required=True, help="Folder or URL, such as s3://bucket/root.")
+@ROOT
+@JSON
+def copy(dataset: str, source: str, root: str, as_json: bool) -> None:
+    """Copy a dataset from another root: training needs it on a disk of this machine."""
+    from flows.copying import copy_dataset
+
+    name, _, version = dataset.partition("/")
+    answer(lambda: copy_dataset(Store(source), Store(root), name, version or None), as_json)
+
+
 @click.command("init")
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".")
 @JSON
@@ -257,5 +270,5 @@ def _show(found: Any, as_json: bool) -> None:
 
 ALL = (
     *(index, batch, export, import_, benchmarks, compare, promote, champion, refresh, retain, ablate),
-    *(up, down, status, init, register),
+    *(up, down, status, init, register, copy),
 )

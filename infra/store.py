@@ -241,10 +241,15 @@ class Store:
     def sha256(self, path: str) -> str:
         """Digest of a whole file, read in blocks."""
         digest = hashlib.sha256()
+        for block in self.blocks(path):
+            digest.update(block)
+        return digest.hexdigest()
+
+    def blocks(self, path: str) -> Iterator[bytes]:
+        """A file in blocks of a few megabytes; FileNotFoundError where there is none."""
         with self._fs.open(self._path(path), "rb") as source:
             while block := source.read(1 << 22):
-                digest.update(block)
-        return digest.hexdigest()
+                yield bytes(block)
 
 
 def sync_path(path: Path) -> None:

@@ -173,7 +173,7 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         raise BadInput(
             f"root {store.root}",
             "training maps its data into memory and writes checkpoints, which needs a folder of this machine",
-            "Give a local --root, or mount a file system that all machines share",
+            f"Give a local --root and bring the dataset there: gristmill copy {dataset.name} --from {store.root}",
         )
     _check_name(name)
     require_fitting(training, dataset.tokenizer.vocabulary_size)
