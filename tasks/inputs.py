@@ -73,7 +73,7 @@ def find(path: str, store: Store) -> str:
     """Absolute path or URL of what is named absolutely, under the store's root or under the working folder."""
     if "://" in path or Path(path).is_absolute():
         return path
-    if not store.exists(path):
+    if ".." in Path(path).parts or not store.exists(path):
         return str(Path(path).resolve())
     return str(store.local_path(path)) if store.is_local else f"{store.root.rstrip('/')}/{path}"
 

@@ -7,7 +7,7 @@ import pytest
 
 from infra.errors import BadInput, DamagedData
 from infra.store import Store
-from tasks.inputs import UserFile, content_digest, pinned
+from tasks.inputs import UserFile, content_digest, find, pinned
 
 DIGEST = hashlib.sha256(b"model").hexdigest()
 
@@ -83,3 +83,12 @@ def test_a_remote_file_is_copied_while_it_is_needed() -> None:
     with file.local() as path:
         assert path.read_bytes() == b"model"
     assert not path.exists()
+
+
+def test_a_path_to_the_parent_of_the_working_folder_is_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "list.txt").write_bytes(b"model")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert find("../list.txt", Store(str(tmp_path / "root"))) == str(tmp_path / "list.txt")
