@@ -218,6 +218,27 @@ def test_settings_that_slurm_refuses_are_bad_input(dataset) -> None:
         SlurmLauncher(settings).run(spec_of(store, run))
 
 
+def test_flows_use_it_by_configuration(dataset, tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    store, manifest = dataset
+    settings = {
+        "dataset": {"name": manifest.name},
+        "run": "by-flow",
+        "training": small_training(6, parallel=layout(data=2)).model_dump(mode="json"),
+        "evaluation": {"step": 6},
+        "contamination": None,
+        "environment": {"root": store.root, "launcher": SETTINGS.model_dump(mode="json")},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(settings))
+    for command in ("pretrain", "evaluate"):
+        line = [sys.executable, "-m", "flows.cli", command, "--config", str(tmp_path / "run.json")]
+        done = subprocess.run(line, env=clean_environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "of Slurm: completed" in done.stderr
+    (run,) = store.local_path("runs/by-flow").iterdir()
+    assert (run / "training.json").exists()
+    assert (run / "evaluations/step-00000006.json").exists()
+
+
 def test_a_corpus_is_built_by_workers_in_jobs(tmp_path: Path) -> None:
     crawl = tmp_path / "crawl"
     pages = [response(f"http://{n}.example/", page(text)) for n, text in enumerate(prose())]
