@@ -147,8 +147,11 @@ class Panels:
             try:
                 panel.send(client)
             except (httpx.HTTPError, PrefectException, OSError) as error:
-                self._resting_until = time.monotonic() + REST_SECONDS
                 self._warn(error)
+                if _is_refusal(error):
+                    self._panels.remove(panel)
+                else:
+                    self._resting_until = time.monotonic() + REST_SECONDS
         for panel in [each for each in self._panels if each.is_over]:
             self._panels.remove(panel)
 
@@ -156,6 +159,13 @@ class Panels:
         if not self._has_warned:
             self._has_warned = True
             logger.warning("Prefect's pages fall behind, the work goes on: %s: %s", type(error).__name__, error)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a server that is well will not take what it was sent, now or later."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return 400 <= error.response.status_code < 500 and error.response.status_code != 429
+    return isinstance(error, PrefectException)
 
 
 def as_markdown(links: Mapping[str, str | None]) -> str:

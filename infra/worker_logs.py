@@ -73,10 +73,9 @@ class _Forwarding(logging.Handler):
         try:
             yield
         finally:
-            with self.lock or threading.RLock():
-                if told := self._limit.tell():
-                    self._send(shard, __name__, logging.WARNING, time.time(), told)
             del self._making[threading.get_ident()]
+            if told := self._limit.tell():
+                self._send(shard, __name__, logging.WARNING, time.time(), told)
 
     def emit(self, record: logging.LogRecord) -> None:
         shard = self._shard(record.thread)

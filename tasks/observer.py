@@ -5,10 +5,12 @@ An observer is called in the thread that runs the stage, once for each shard: it
 
 import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from infra.errors import RunFailed
@@ -94,7 +96,7 @@ class ShardLog:
         """Note a shard that was given up; RunFailed if as many have been as may be."""
         shard = FailedShard(source, failure_reason(error))
         self._failed.append(shard)
-        logger.error("%s: shard failed: %s", self._stage, shard)
+        logger.error("%s: shard failed: %s%s", self._stage, shard, _place(error))
         self._observer.shard_failed(shard)
         if len(self._failed) >= self._max_failed < self._shards:
             raise self._failure("no further shard was tried (environment.max_failed_shards)")
@@ -131,6 +133,12 @@ def failure_reason(error: RunFailed) -> str:
     cause = error.__cause__
     text = " ".join((error.value if cause is None else f"{type(cause).__name__}: {cause}").split())
     return text if len(text) <= REASON_CHARACTERS else f"{text[:REASON_CHARACTERS]}…"
+
+
+def _place(error: RunFailed) -> str:
+    """Where a shard's function raised: the innermost places, without their source or the message."""
+    frames = traceback.extract_tb((error.__cause__ or error).__traceback__)[:-4:-1]
+    return "".join(f"; {Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames)
 
 
 def log_summary(manifest: StageManifest, telemetry: Telemetry, worth_telling: Mapping[str, str]) -> None:

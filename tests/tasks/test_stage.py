@@ -1,6 +1,7 @@
 """The stage engine: what is written, what is reused, and that being killed changes no byte."""
 
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -222,13 +223,15 @@ class Noted(StageObserver):
 
 
 def test_a_failing_shard_stops_no_other_and_is_made_alone_next_time(
-    tmp_path: Path, cluster: Cluster, uninterrupted: dict[str, str]
+    tmp_path: Path, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     noted = Noted()
     runner = StageRunner(Store(str(tmp_path)), cluster, noted)
-    with pytest.raises(RunFailed) as caught:
+    with pytest.raises(RunFailed) as caught, caplog.at_level("ERROR", "tasks"):
         runner.run(COUNTING, fail, SOURCES, SETTINGS, {"parent": "p"})
     assert caught.value.value == "counting: 1 of 4 shards failed: b (ArithmeticError: cannot go on)"
+    (said,) = [each for each in caplog.messages if "shard failed" in each]
+    assert re.search(r"b \(ArithmeticError: cannot go on\); shard_functions.py:\d+ in fail; stage.py:", said)
     assert "all other shards are done and kept" in caught.value.rule
     assert list(tmp_path.rglob("manifest.json")) == []
     assert list(tmp_path.rglob("*part-00001*")) == []
