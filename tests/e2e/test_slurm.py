@@ -230,7 +230,7 @@ def test_flows_use_it_by_configuration(dataset, tmp_path: Path, clean_environmen
     }
     (tmp_path / "run.json").write_text(json.dumps(settings))
     for command in ("pretrain", "evaluate"):
-        line = [sys.executable, "-m", "flows.cli", command, "--config", str(tmp_path / "run.json")]
+        line = [str(Path(sys.executable).parent / "gristmill"), command, "--config", str(tmp_path / "run.json")]
         done = subprocess.run(line, env=clean_environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "of Slurm: completed" in done.stderr
