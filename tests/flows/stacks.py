@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -96,8 +97,15 @@ def ask(url: str, body: Mapping[str, Any] | None = None) -> Any:
     """The answer of a JSON API; posts if there is a body."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    for _ in range(60):
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # by which Prefect asks to be asked again, where SQLite is busy
+                raise
+            time.sleep(1)
+    raise AssertionError(f"{url} is not available")
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
