@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import Field
@@ -144,6 +145,7 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
     with Services(services_folder(str(root))) as services:
+        _upgrade_mlflow(root)
         for service in _servers(settings, root):
             if asked.is_set():
                 return
@@ -157,6 +159,21 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
         say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
         while not asked.wait(1):
             services.look_after()
+
+
+def _upgrade_mlflow(root: Path) -> None:
+    """Bring MLflow's tables up to the installed version, if another one was here last: its server would refuse them.
+
+    Prefect's server does so by itself.
+    """
+    used, installed = root / "services" / "mlflow-version", version("mlflow")
+    external = os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    there = external is not None or (root / "mlflow.db").exists()
+    if there and (not used.exists() or used.read_text() != installed):
+        from infra.mlflow_database import migrate
+
+        migrate(external or f"sqlite:///{root / 'mlflow.db'}")
+    used.write_text(installed)
 
 
 def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:

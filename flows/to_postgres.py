@@ -14,6 +14,7 @@ from typing import Any
 
 from infra.child import child_command
 from infra.errors import BadInput, RunFailed
+from infra.mlflow_database import migrate
 from infra.settings import Settings
 from infra.store import Store
 
@@ -51,7 +52,7 @@ def move_to_postgres(root: str) -> Moved:
         rows |= _move("prefect", _prefect_tables(), prefect, addresses[_PREFECT])
     mlflow = store.local_path("mlflow.db").absolute()
     if mlflow.exists():
-        _migrate_mlflow(addresses[_MLFLOW])
+        migrate(addresses[_MLFLOW])
         rows |= _move("mlflow", _mlflow_tables(), mlflow, addresses[_MLFLOW])
     return Moved(rows=rows)
 
@@ -82,14 +83,6 @@ def _migrate_prefect() -> None:
             "the new database gets its tables first",
             "Mend the cause and run the command again",
         )
-
-
-def _migrate_mlflow(address: str) -> None:
-    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
-
-    engine = create_sqlalchemy_engine(address)
-    _initialize_tables(engine)
-    engine.dispose()
 
 
 def _prefect_tables() -> Any:
