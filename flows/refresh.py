@@ -21,8 +21,8 @@ from flows.corpus import build_corpus
 from flows.corpus_tracking import track_changes
 from flows.refresh_settings import RefreshSettings
 from flows.refreshing import Refreshed, Refreshing
+from flows.watching import watched_runner
 from infra.change_report import ChangeReport
-from infra.cluster import open_cluster
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.lock import only_one
@@ -32,7 +32,6 @@ from infra.store import Store
 from tasks.changes import change_report
 from tasks.duplicates.dedup_index import add_segment, segments
 from tasks.pipeline import manifest_path
-from tasks.stage import StageRunner
 
 logger = logging.getLogger(__name__)
 NOTHING_NEW = "NothingNew"
@@ -106,8 +105,8 @@ def report_changes(
     crawl: str,
 ) -> ChangeReport:
     """Compare a version with the one before, show what changed, and raise an event for each alarm."""
-    with open_cluster(environment) as cluster:
-        found = change_report(store, dataset, previous, refresh.drift, [crawl], StageRunner(store, cluster))
+    with watched_runner(store, environment) as runner:
+        found = change_report(store, dataset, previous, refresh.drift, [crawl], runner)
     publish_change_report(store, found)
     track_changes(store, found, previous)
     resource = {"prefect.resource.id": f"gristmill.dataset.{dataset.name}", "prefect.resource.name": dataset.name}
@@ -131,8 +130,8 @@ def ensure_indexed(store: Store, environment: Environment, index: str, dataset: 
         signed, documents = (
             StageManifest.load(store, manifest_path(dataset, each)) for each in ("signatures", before_tokens)
         )
-        with open_cluster(environment) as cluster:
-            add_segment(StageRunner(store, cluster), index, dataset.name, dataset.version, signed, documents)
+        with watched_runner(store, environment) as runner:
+            add_segment(runner, index, dataset.name, dataset.version, signed, documents)
     except FileNotFoundError as error:
         raise BadInput(
             f"{name} is not in the index {index}, and its stages are gone ({error})",
