@@ -1,16 +1,40 @@
 """Progress lines of all our packages, for the terminal and for Prefect."""
 
 import logging
+import os
+import select
+import stat
 import sys
+import threading
 from typing import TextIO
 
 PACKAGES = ("flows", "tasks", "model", "infra")
+_WATCH = "reader of our output"
 
 
 def let_through() -> None:
-    """Let INFO lines of our packages pass: Prefect attaches its handlers to them but leaves their level alone."""
+    """Let INFO lines of our packages pass: Prefect attaches its handlers to them but leaves their level alone.
+
+    Every flow begins with this. One that a worker has started does not end when the worker does.
+    """
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
+    if "PREFECT__FLOW_RUN_ID" in os.environ and _WATCH not in [each.name for each in threading.enumerate()]:
+        threading.Thread(target=_outlive_reader, name=_WATCH, daemon=True).start()
+
+
+def _outlive_reader() -> None:
+    """Write to nowhere once nobody reads our output: the console that Prefect logs to exits on a broken pipe."""
+    pipes, watched = select.poll(), {number for number in (1, 2) if stat.S_ISFIFO(os.fstat(number).st_mode)}
+    for number in watched:
+        pipes.register(number, 0)  # errors are always told, and the end of the reader is one
+    while watched:
+        for number, _ in pipes.poll():
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+            pipes.unregister(number)
+            watched.remove(number)
 
 
 class _Terminal(logging.StreamHandler[TextIO]):
