@@ -11,6 +11,7 @@ again and goes on from its checkpoint; see `infra.slurm_agent`. Accounting (sacc
     FOLDER/jobs/123.stop             the launcher asked the job to stop
 """
 
+import getpass
 import importlib.util
 import logging
 import os
@@ -62,6 +63,7 @@ class SlurmLauncher:
             logger.info("job %s of Slurm: handed in for %d nodes", job, shape.nodes)
             lines = JobLines(jobs_folder(spec), job, shape.nodes, output)
         else:
+            save_job(spec, "slurm", job)
             lines = JobLines(jobs_folder(spec), job, shape.nodes, output, last_bytes=1 << 16)
             logger.info("job %s of Slurm is there already; its earlier lines are in %s", job, lines.paths[0])
         try:
@@ -79,11 +81,27 @@ class SlurmLauncher:
         _require_slurm()
         record = load_job(spec, "slurm")
         if record is not None and _state(record.id) in _LIVING:
+            if (jobs_folder(spec) / f"{record.id}.stop").exists():
+                self._await_end(record.id, spec)
+                return None
             require_same_job(spec, record, f"scancel {record.id}")
             return record.id
         named = ["squeue", "--me", "--noheader", "--format=%i", "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"]
         found = _ask([*named, f"--name={job_name(spec)}"]).stdout.split()
         return found[0] if found else None
+
+    def _await_end(self, job: str, spec: JobSpec) -> None:
+        """Wait for a job that an earlier flow asked to stop, and that may be writing a checkpoint."""
+        logger.info("job %s of Slurm was asked to stop: waiting for its end", job)
+        end = time.monotonic() + spec.grace_seconds + _KILL_SECONDS
+        while _state(job) in _LIVING:
+            if time.monotonic() > end:
+                raise RunFailed(
+                    f"job {job} of Slurm was asked to stop and works still",
+                    "one job at a time writes to a run's folder",
+                    f"End it with `scancel {job}`, and run the same command again",
+                )
+            time.sleep(self._settings.poll_seconds)
 
     def _submit(self, spec: JobSpec, shape: NodeShape) -> str:
         import submitit
@@ -103,7 +121,7 @@ class SlurmLauncher:
                 "Correct the settings; `sinfo` lists partitions, and `sacctmgr show assoc` accounts",
             ) from error
         except BaseException:  # cancelled while it was handed in: its number is not known yet
-            _ask(["scancel", "--me", f"--name={job_name(spec)}"])
+            _ask(["scancel", f"--user={getpass.getuser()}", f"--name={job_name(spec)}"])
             raise
 
     def _wait(self, job: str, lines: "JobLines") -> str:

@@ -7,6 +7,7 @@ The commands are on the PATH, or the packages were extracted into the folder tha
     for package in *.deb; do dpkg -x $package $SLURM_PREFIX; done
 """
 
+import getpass
 import os
 import shutil
 import signal
@@ -51,7 +52,7 @@ def slurm_cluster(folder: Path) -> Iterator[None]:
             _wait_for_nodes(folder)
             yield
         finally:
-            subprocess.run(["scancel", "--me"], check=False, timeout=60)
+            subprocess.run(["scancel", f"--user={getpass.getuser()}"], check=False, timeout=60)
             _wait_for_no_jobs()
             for daemon in reversed(daemons):
                 daemon.send_signal(signal.SIGTERM)

@@ -165,6 +165,25 @@ SlurmLauncher(settings).run(spec, lambda line: print(line, flush=True))
     assert len([name for name in store.names(f"{run.folder}/jobs") if name.endswith("submitted.pkl")]) == 1
 
 
+def test_a_flow_that_was_killed_while_it_stopped_its_job_waits_for_the_end(dataset) -> None:
+    store, run = dataset[0], prepared(dataset, "stopping", steps=300)
+    spec = spec_of(store, run)
+    lines: list[str] = []
+
+    def leave_it_stopping() -> None:
+        job = job_of(store, run)
+        (store.local_path(run.folder) / f"jobs/{job}.stop").touch()
+        subprocess.run(["scancel", "--signal=TERM", job], check=True)
+        SlurmLauncher(SETTINGS).run(spec, lines.append)  # as the next flow does
+
+    with pytest.raises(RunFailed):  # of the first flow, whose job ended
+        SlurmLauncher(SETTINGS).run(spec, once(lines, "step 3", leave_it_stopping))
+    assert finished_training(store, run) is not None
+    starts = [int(line.rsplit(" ", 1)[-1]) for line in lines if "from step" in line]
+    assert starts[0] == 0
+    assert starts[1] >= 3
+
+
 def test_what_a_rank_reports_is_the_error(dataset) -> None:
     store, run = dataset[0], prepared(dataset, "damaged", steps=6, processes=4)
     spec = spec_of(store, run)
