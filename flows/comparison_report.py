@@ -6,13 +6,16 @@ comparison/NAME/comparison.json    Comparison, written last
                 figures/           scores.svg, scores.png; curves.svg and curves.png where runs have several evaluations
 """
 
+import json
 from collections.abc import Iterator, Sequence
 
 from flows.task_table import figure_text, number
-from flows.tracking_tags import experiment
+from flows.tracking_tags import experiment, run_tags
 from infra.environment import Environment
 from infra.figures import CurvePanel, Dot, DotPanel, DotRow, draw_curves, draw_dots
 from infra.report import short
+from infra.run_description import HELD_OUT as HELD_OUT_INPUT
+from infra.run_description import UsedDataset
 from infra.store import Store
 from infra.tables_page import PageTable, as_html, as_markdown, as_text
 from infra.tracking import TrackedRun, finish_run, log_figure, log_file, log_metrics, log_table, log_text, open_run
@@ -27,6 +30,7 @@ from model.findings.comparing import (
 )
 from model.findings.contender import lower_is_better
 from model.findings.records import Estimate
+from model.run import RunRecord
 
 _MOST_PANELS = 12
 """Curves that are drawn: the first tasks."""
@@ -152,10 +156,23 @@ def _open(store: Store, comparison: Comparison, environment: Environment) -> Tra
         environment.mlflow_tracking_uri,
         experiment(environment, "comparison"),
         f"comparison {comparison.name}",
-        tags={"purpose": "comparison", "comparison": comparison.name},
+        datasets=_measured_on(store, comparison),
+        tags=run_tags("comparison", {"comparison": comparison.name}),
         parameters={f"run {place}": run.folder for place, run in enumerate(comparison.runs, 1)},
         previous=previous,
     )
+
+
+def _measured_on(store: Store, comparison: Comparison) -> list[UsedDataset]:
+    """Whose held-out text was used, of the runs that are under this root."""
+    found: dict[str, UsedDataset] = {}
+    for run in comparison.runs:
+        if store.exists(path := f"{run.folder}/run.json"):
+            record = RunRecord.load(store, path)
+            source = json.dumps({"uri": store.full_path(record.dataset_manifest)})
+            name, digest = f"{run.dataset}{HELD_OUT_INPUT}", record.dataset_fingerprint
+            found[name] = UsedDataset(name=name, digest=digest, source=source, context="evaluation")
+    return list(found.values())
 
 
 def _metrics(comparison: Comparison) -> dict[str, float]:

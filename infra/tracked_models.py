@@ -2,7 +2,10 @@
 
 It says where the weights are and holds none. A checkpoint is told by the digest of its files, so whoever logs it again
 (the run that made it, a promotion) finds the same one. `mlflow.search_logged_models` finds the best:
-`metrics."heldout/bits_per_byte" < 1.1 AND tags."checkpoint.removed" = 'false'`.
+
+    metrics.`heldout/bits_per_byte` < 1.1 AND tags.`checkpoint.removed` = 'false'
+
+MLflow takes names with dots and slashes in backticks; in double quotes they find nothing.
 """
 
 import time
@@ -80,7 +83,7 @@ def _log_metrics(client: Any, run: TrackedRun, checkpoint: Checkpoint, model: An
 def mark_removed(client: Any, run: TrackedRun, there: Collection[str]) -> None:
     """Tag the logged models of a run whose checkpoints, told by their digests, are there no more."""
     experiment = client.get_run(run.run_id).info.experiment_id
-    filters = f"source_run_id = '{run.run_id}' AND tags.\"{REMOVED}\" = 'false'"
+    filters = f"source_run_id = '{run.run_id}' AND tags.`{REMOVED}` = 'false'"
     for model in client.search_logged_models([experiment], filters):
         if model.tags.get(CHECKPOINT) not in there:
             client.set_logged_model_tags(model.model_id, {REMOVED: "true"})

@@ -147,14 +147,14 @@ def test_a_training_says_with_what_and_for_what_it_was_made(team, client, done) 
 def test_checkpoints_are_models_found_by_what_they_reach(client) -> None:
     run = runs_of(client, "tags.purpose = 'pretraining'")["gristmill/pretraining"]
     experiment = [run.info.experiment_id]
-    there = client.search_logged_models(experiment, "tags.\"checkpoint.removed\" = 'false'")
-    gone = client.search_logged_models(experiment, "tags.\"checkpoint.removed\" = 'true'")
+    there = client.search_logged_models(experiment, "tags.`checkpoint.removed` = 'false'")
+    gone = client.search_logged_models(experiment, "tags.`checkpoint.removed` = 'true'")
     assert sorted(int(model.tags["step"]) for model in there) == [20, 30]
     assert {int(model.tags["step"]) for model in gone} <= {10}
     assert {str(model.status) for model in there} == {"READY"}
     assert all(Path(model.tags["checkpoint.path"]).is_dir() for model in there)
     reached = run.data.metrics["heldout/loss"]
-    best = client.search_logged_models(experiment, f'metrics."heldout/loss" <= {reached + 1e-9}')
+    best = client.search_logged_models(experiment, f"metrics.`heldout/loss` <= {reached + 1e-9}")
     assert [model.tags["step"] for model in best] == ["30"]
     assert best[0].params["hidden_size"] == "64"
 

@@ -6,6 +6,7 @@ from mlflow.tracking import MlflowClient
 from infra.errors import BadInput, RunFailed
 from infra.registry import Checkpoint, Registry
 from infra.store import Store
+from infra.tracked_models import log_checkpoint, mark_removed
 from infra.tracking import TrackedRun, default_tracking_uri, open_run
 from tests.flows.conftest import free_port
 from tests.infra.mlflow_server import mlflow_server
@@ -62,6 +63,28 @@ def test_a_checkpoint_is_one_version_however_often_it_is_registered(registry, ru
     outputs = client.get_run(run.run_id).outputs
     assert outputs is not None
     assert {each.model_id for each in outputs.model_outputs} >= {one.model_id, other.model_id}
+
+
+def test_checkpoints_that_are_gone_are_marked(run) -> None:
+    client = MlflowClient(run.tracking_uri)
+    for digest, loss in (("kept", 2.0), ("gone", 1.0)):
+        log_checkpoint(client, run, checkpoint(digest, metrics={"marked/loss": loss}))
+    mark_removed(client, run, {"kept"})
+    experiment = [client.get_run(run.run_id).info.experiment_id]
+    found = {
+        removed: [
+            model.tags["checkpoint"]
+            for model in client.search_logged_models(
+                experiment, f"metrics.`marked/loss` < 3 AND tags.`checkpoint.removed` = '{removed}'"
+            )
+        ]
+        for removed in ("true", "false")
+    }
+    assert found == {"true": ["gone"], "false": ["kept"]}
+    log_checkpoint(client, run, checkpoint("gone"))
+    assert not client.search_logged_models(
+        experiment, "tags.`checkpoint.removed` = 'true' AND tags.checkpoint = 'gone'"
+    )
 
 
 def test_the_champion_changes_and_comes_back(registry, run) -> None:
