@@ -11,6 +11,7 @@ from flows import progress, stack
 from flows.ablation_settings import AblationSettings
 from flows.automations import HeartbeatSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
+from flows.config import DatasetSettings
 from flows.refresh_settings import RefreshSettings
 from flows.server import ensure_prefect_server
 from flows.stack import StackSettings
@@ -20,6 +21,7 @@ from infra.store import Store
 from model.findings.comparing import ComparisonSettings
 from model.findings.verdict import PromotionSettings
 from tasks.retention import RetentionSettings
+from tasks.tokens.tokenizer import TokenizerSettings
 
 
 @click.command("index")
@@ -86,6 +88,29 @@ def benchmarks(source: str, folder: str, as_json: bool) -> None:
     from flows.benchmarks import convert_benchmarks
 
     answer(lambda: convert_benchmarks(source, folder), as_json)
+
+
+class TokenizerOptions(Settings):
+    """Settings of `gristmill tokenizer`."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    dataset: DatasetSettings = DatasetSettings()
+    """Whose texts it learns from."""
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    """How it is learned."""
+    measured_bytes: int = Field(default=20_000_000, ge=1)
+    """Held-out text to measure bytes per token on, at most."""
+
+
+@with_own_settings("tokenizer", TokenizerOptions, click.argument("name"))
+def tokenizer(settings: TokenizerOptions, as_json: bool, name: str) -> None:
+    """Learn a tokenizer NAME from the texts of a dataset, for several corpora to share."""
+    _serve(settings)
+    from flows.tokenizer import train_tokenizer
+
+    chosen = (settings.dataset, name, settings.tokenizer, settings.environment, settings.measured_bytes)
+    _show(train_tokenizer(*chosen), as_json)
 
 
 class CompareOptions(Settings):
@@ -239,6 +264,8 @@ class RegisterOptions(Settings):
     """Prefect's work pool."""
     heartbeats: HeartbeatSettings = HeartbeatSettings()
     """When a run whose process has died is marked so."""
+    queues: tuple[str, ...] = ()
+    """Work queues of the pool, beside `default`, that workers of other machines ask."""
 
 
 class Registered(Settings):
@@ -254,9 +281,11 @@ class Registered(Settings):
 @with_own_settings("register", RegisterOptions)
 def register(settings: RegisterOptions, as_json: bool) -> None:
     """Register every flow with the Prefect server of PREFECT_API_URL; doing it again changes nothing."""
+    from flows.registration import make_queues
     from flows.registration import register as register_deployments
 
     names = register_deployments(settings.environment, settings.pool, settings.heartbeats)
+    make_queues(settings.pool, settings.queues)
     _show(Registered(deployments=tuple(names)), as_json)
 
 
@@ -269,6 +298,6 @@ def _show(found: Any, as_json: bool) -> None:
 
 
 ALL = (
-    *(index, batch, export, import_, benchmarks, compare, promote, champion, refresh, retain, ablate),
+    *(index, batch, export, import_, benchmarks, tokenizer, compare, promote, champion, refresh, retain, ablate),
     *(up, down, status, init, register, copy),
 )

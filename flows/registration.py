@@ -1,6 +1,6 @@
 """Registers every deployment with a Prefect server. What people have changed there stays."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,17 @@ def register(environment: Environment, pool: str, heartbeats: HeartbeatSettings 
         register_automations(client, heartbeats)
         job = {**JOB_VARIABLES, "env": {**JOB_VARIABLES["env"], **heartbeats.environment}}
         return [_register(client, each, addresses, pool, job) for each in every_deployment()]
+
+
+def make_queues(pool: str, names: Iterable[str]) -> None:
+    """Have a pool's work queues; those that are there stay. A worker that asks for one that is not gets no runs."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectAlreadyExists
+
+    with get_client(sync_client=True) as client:
+        for name in names:
+            with suppress(ObjectAlreadyExists):
+                client.create_work_queue(name=name, work_pool_name=pool)
 
 
 def _register(

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,7 +32,8 @@ PERSON = 65534
 CONTAINER_PORTS = ("5432", "6379", "8333", "8080", "8786", "8788")
 """Ports that docker-compose.yml does not let people choose."""
 CHOSEN_PORTS = ("GRISTMILL_PREFECT_PORT", "GRISTMILL_MLFLOW_PORT", "GRISTMILL_DASK_PORT")
-START_SECONDS = 400.0
+START_SECONDS = 600.0
+COMPILED = Path(tempfile.gettempdir()) / "gristmill-e2e-numba"
 
 
 def programs() -> dict[str, Path] | None:
@@ -163,6 +165,8 @@ class Composed:
         environment["LD_LIBRARY_PATH"] = os.environ.get("REDIS_LIBRARIES", "")
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment["TMPDIR"] = put("/tmp")
+        if "NUMBA_CACHE_DIR" in environment:  # compiled once for all runs of the tests, not for each
+            environment["NUMBA_CACHE_DIR"] = str(self._folder(COMPILED, PERSON))
         command = service.get("command", [])
         given = shlex.split(command) if isinstance(command, str) else list(command)
         arguments = self._stand_in(name, [put(each) for each in given], environment, put)

@@ -18,47 +18,50 @@ import psutil
 import psycopg2
 import pytest
 
+from flows.copying import copy_dataset
 from flows.init import SECRETS
-from infra.manifest import DatasetManifest
+from infra.manifest import DatasetManifest, dataset_versions, load_dataset
 from infra.store import Store
+from model.data.shards import verify_shards
 from tests.e2e.compose_processes import PERSON, Composed, confined, programs, wait
 from tests.e2e.logins import ask, refused
-from tests.flows.stacks import nested
-from tests.tasks.records import CRAWL
+from tests.flows.refreshes import settings, write_crawls
 
 pytestmark = pytest.mark.e2e
 MEMORY = 4 << 30
 """What all services together may take before they work: a laptop has twice as much."""
-CORPUS = {
-    "corpus.source.crawl": CRAWL,
-    "corpus.tokenizer.vocabulary_size": 512,
-    "corpus.heldout.fraction": 0.1,
-}
+FIRST, SECOND = "CC-MAIN-2026-05", "CC-MAIN-2026-10"
+CRAWLS = {FIRST: [list(range(20))], SECOND: [[*range(10, 30)], list(range(30, 40))]}
+OBJECT_ROOT = "s3://gristmill/root"
 
 
 @pytest.fixture(scope="module")
-def composed(small_crawl: Path) -> Iterator[Composed]:
-    """All of them, with a small crawl in the volume of data."""
+def composed() -> Iterator[Composed]:
+    """All of them, with two small crawls in the volume of data."""
     found = programs()
     if found is None:
         pytest.skip("needs root, docker-compose, and Debian's postgresql and redis-server")
     with tempfile.TemporaryDirectory(prefix="compose-") as folder:
         secrets = {name: make() for name, make in SECRETS.items()}
         services = Composed(Path(folder), found, secrets, {"GRISTMILL_DASK_WORKERS": "2"})
-        crawl = services.volume("data") / "crawl"
-        subprocess.run(["cp", "-r", str(small_crawl), str(crawl)], check=True)
-        subprocess.run(["chown", "-R", str(PERSON), str(crawl)], check=True)
+        mirror = services.volume("data") / "mirror"
+        mirror.mkdir()
+        write_crawls(mirror, CRAWLS)
+        subprocess.run(["chown", "-R", str(PERSON), str(mirror)], check=True)
         with services:
             yield services
 
 
-def login(composed: Composed, server: str) -> str:
-    mlflow = f"admin:{composed.secrets['GRISTMILL_MLFLOW_PASSWORD']}"
-    return mlflow if server == "mlflow" else composed.secrets["GRISTMILL_PREFECT_LOGIN"]
+def admin(composed: Composed) -> str:
+    return f"admin:{composed.secrets['GRISTMILL_MLFLOW_PASSWORD']}"
+
+
+def person(composed: Composed) -> str:
+    return composed.secrets["GRISTMILL_PREFECT_LOGIN"]
 
 
 def prefect(composed: Composed, path: str, body: Mapping[str, Any] | None = None) -> Any:
-    return ask(f"{composed.prefect}/api{path}", body, login(composed, "prefect"))
+    return ask(f"{composed.prefect}/api{path}", body, person(composed))
 
 
 def run_deployment(composed: Composed, name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def run_deployment(composed: Composed, name: str, parameters: Mapping[str, Any])
     run = prefect(composed, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
     ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     log = next(each.log for each in composed.processes if each.name == "worker")
-    wait(lambda: prefect(composed, f"/flow_runs/{run['id']}")["state_type"] in ended, log, 500)
+    wait(lambda: prefect(composed, f"/flow_runs/{run['id']}")["state_type"] in ended, log, 900)
     return prefect(composed, f"/flow_runs/{run['id']}")
 
 
@@ -98,10 +101,10 @@ def test_both_servers_refuse_whom_they_do_not_know(composed: Composed):
     flows, experiments = f"{composed.prefect}/api/flows/filter", f"{composed.mlflow}/api/2.0/mlflow/experiments/search"
     assert refused(flows, {}) == 401
     assert refused(flows, {}, "gristmill:wrong") == 401
-    assert ask(flows, {}, login(composed, "prefect"))
+    assert ask(flows, {}, person(composed))
     assert refused(experiments, {"max_results": 1}) == 401
     assert refused(experiments, {"max_results": 1}, "admin:password1234") == 401
-    assert ask(experiments, {"max_results": 1}, login(composed, "mlflow"))["experiments"]
+    assert ask(experiments, {"max_results": 1}, admin(composed))["experiments"]
 
 
 def test_each_database_is_its_owners_alone(composed: Composed):
@@ -123,55 +126,59 @@ def test_a_second_provision_changes_nothing(composed: Composed):
     assert prefect(composed, "/flows/filter", {"limit": 1})
 
 
-def test_the_deployments_and_the_automation_are_there(composed: Composed):
+def test_deployments_the_automation_and_the_queue_for_gpus_are_there(composed: Composed):
+    queues = prefect(composed, "/work_pools/gristmill/queues/filter", {})
+    assert {each["name"] for each in queues} == {"default", "gpu"}
     names = {each["entrypoint"] for each in prefect(composed, "/deployments/filter", {})}
-    assert "flows.corpus.build_corpus" in names
+    assert {"flows.corpus.build_corpus", "flows.refresh.refresh_corpus", "flows.pretraining.pretrain"} <= names
     assert prefect(composed, "/automations/filter", {})
 
 
-def test_a_corpus_on_the_volume(composed: Composed):
-    data = composed.volume("data")
-    parameters = nested({**CORPUS, "corpus.source.base_url": str(data / "crawl"), "dataset.name": "on-volume"})
-    run = run_deployment(composed, "build_corpus/default", parameters)
+def refresh(composed: Composed, dataset: str, **environment: str) -> list[DatasetManifest]:
+    """Run `refresh_corpus` over both crawls; the versions that it made, oldest first."""
+    known = prefect(composed, "/deployments/name/refresh_corpus/default")["parameters"]["environment"]
+    given = settings(composed.volume("data") / "mirror", dataset=dataset, first_crawl=FIRST)
+    parameters = {
+        "refresh": given.model_dump(mode="json", exclude_unset=True),
+        "environment": {**known, **environment},
+    }
+    run = run_deployment(composed, "refresh_corpus/default", parameters)
     assert run["state_type"] == "COMPLETED", run["state"]
-    (manifest,) = (data / "datasets/on-volume").glob("*/manifest.json")
-    assert DatasetManifest.model_validate_json(manifest.read_text()).tokens("train") > 1000
-    assert run["parameters"]["environment"]["scheduler"] == f"tcp://127.0.0.1:{composed.ports['8786']}"
+    store = Store(environment.get("root", str(composed.volume("data"))))
+    return [load_dataset(store, dataset, version) for version in dataset_versions(store, dataset)]
 
 
-def test_a_corpus_wholly_in_the_object_store(composed: Composed, monkeypatch: pytest.MonkeyPatch):
-    environment = prefect(composed, "/deployments/name/build_corpus/default")["parameters"]["environment"]
-    given = {**CORPUS, "corpus.source.base_url": str(composed.volume("data") / "crawl"), "dataset.name": "in-store"}
-    parameters = {**nested(given), "environment": {**environment, "root": "s3://gristmill/root"}}
-    run = run_deployment(composed, "build_corpus/default", parameters)
-    assert run["state_type"] == "COMPLETED", run["state"]
+def test_a_refresh_on_the_volume(composed: Composed):
+    first, second = refresh(composed, "on-volume")
+    assert (first.version, second.version) == ("2026.05", "2026.10")
+    assert first.tokens("train") > 1000
+    assert (composed.volume("data") / second.folder / "report.html").exists()
+
+
+def test_a_refresh_wholly_in_the_object_store(composed: Composed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (worker,) = [each for each in composed.processes if each.name == "worker"]
     for name, value in worker.environment.items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
-    store = Store("s3://gristmill/root")
-    (version,) = store.names("datasets/in-store")
-    manifest = DatasetManifest.load(store, f"datasets/in-store/{version}/manifest.json")
-    (local,) = (composed.volume("data") / "datasets/on-volume").glob("*/manifest.json")
-    assert manifest.fingerprint == DatasetManifest.model_validate_json(local.read_text()).fingerprint
-    assert store.exists(f"datasets/in-store/{version}/report.html")
-    for shard in manifest.shards:
-        assert store.sha256(shard.path) == shard.sha256
+    made = refresh(composed, "in-store", root=OBJECT_ROOT)
+    volume = Store(str(composed.volume("data")))
+    same = [load_dataset(volume, "on-volume", version) for version in dataset_versions(volume, "on-volume")]
+    assert [each.fingerprint for each in made] == [each.fingerprint for each in same]
+
+    store, disk = Store(OBJECT_ROOT), Store(str(tmp_path))
+    assert store.exists(f"{made[-1].folder}/report.html")
+    copy_dataset(store, disk, "in-store")
+    verify_shards(disk, made[-1], made[-1].shards, content=True)
 
 
-def test_artifacts_go_through_mlflow_into_the_object_store(composed: Composed, tmp_path: Path):
-    known = {
-        "MLFLOW_TRACKING_URI": composed.mlflow,
-        "MLFLOW_TRACKING_USERNAME": "admin",
-        "MLFLOW_TRACKING_PASSWORD": composed.secrets["GRISTMILL_MLFLOW_PASSWORD"],
-    }
-    (tmp_path / "figure.txt").write_text("a figure")
-    code = "import mlflow; mlflow.set_experiment('store'); mlflow.start_run(); mlflow.log_artifact('figure.txt')"
-    subprocess.run(
-        [str(Path(composed.processes[0].environment["PATH"].split(os.pathsep)[0]) / "python"), "-c", code],
-        env={**os.environ, **known}, cwd=tmp_path, check=True, timeout=300,
-    )  # fmt: skip
-    assert [each for each in objects(composed, "mlflow") if each.endswith("/artifacts/figure.txt")]
+def test_artifacts_go_through_mlflow_into_the_object_store(composed: Composed):
+    search = f"{composed.mlflow}/api/2.0/mlflow/runs/search"
+    experiments = ask(f"{composed.mlflow}/api/2.0/mlflow/experiments/search", {"max_results": 99}, admin(composed))
+    body = {"experiment_ids": [each["experiment_id"] for each in experiments["experiments"]]}
+    runs = {each["info"]["run_id"] for each in ask(search, body, admin(composed))["runs"]}
+    assert len(runs) >= 4, "a run for each version"
+    stored = [key.split("/") for key in objects(composed, "mlflow")]
+    assert {part for key in stored for part in key} & runs
 
 
 def test_no_secret_is_written_anywhere(composed: Composed):
