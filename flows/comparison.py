@@ -66,7 +66,13 @@ def compare(
     comparison: ComparisonSettings = ComparisonSettings(),
     environment: Environment = Environment(),
 ) -> Compared:
-    """Put evaluated runs (names or folders, RUN@STEP for another than the newest evaluation) beside the first."""
+    """Put evaluated runs beside the first.
+
+    Args:
+        runs: Two or more names or folders, or RUN@STEP for another than the newest evaluation.
+        comparison: How sure a comparison is to be.
+        environment: Where the work is done.
+    """
     progress.let_through()
     found = compare_runs(Store(environment.root), runs, comparison, environment)
     title = comparison_report.title(found.comparison)

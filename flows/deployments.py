@@ -106,6 +106,17 @@ says beforehand what that downloads and takes.
 dropped) and the report of the dataset.""",
     ("corpus",),
 )
+TRAIN_TOKENIZER = FlowDeployment(
+    "flows.tokenizer:train_tokenizer",
+    """\
+Learns a vocabulary from the texts of a published dataset, and measures it on text that it has not seen.
+
+**Fill in** *dataset / name* and *tokenizer / vocabulary size*, and *name*.
+
+**Comes out**: `tokenizers/NAME/VERSION` below the root, with the file that *corpus / tokenizer / path* takes, and the
+artifact `tokenizer` with bytes per token in each language.""",
+    ("corpus",),
+)
 REFRESH_CORPUS = FlowDeployment(
     "flows.refresh:refresh_corpus",
     """\
@@ -213,7 +224,7 @@ def every_deployment() -> Sequence[FlowDeployment]:
     return [
         *(CRAWL_TO_MODEL, *_presets(CRAWL_TO_MODEL)),
         *(BUILD_CORPUS, *_presets(BUILD_CORPUS, "corpus", "dataset")),
-        REFRESH_CORPUS,
+        *(TRAIN_TOKENIZER, REFRESH_CORPUS),
         *(PRETRAIN, *_presets(PRETRAIN, *training)),
         *(EVALUATE, *_presets(EVALUATE, "run", "evaluation")),
         *(COMPARE, PROMOTE, ABLATE, RETAIN),

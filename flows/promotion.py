@@ -96,7 +96,13 @@ def promote(
     promotion: PromotionSettings = PromotionSettings(),
     environment: Environment = Environment(),
 ) -> Promotion:
-    """Register an evaluated checkpoint, judge it beside the champion, and let it take the champion's place or not."""
+    """Register an evaluated checkpoint, judge it beside the champion, and let it take the champion's place or not.
+
+    Args:
+        run: Name or folder of the run.
+        promotion: When a checkpoint takes the champion's place.
+        environment: Where the work is done.
+    """
     progress.let_through()
     found = promote_run(Store(environment.root), run, promotion, environment)
     create_markdown_artifact(found.verdict.markdown(), key="promotion", description=found.verdict.reason)
