@@ -108,10 +108,7 @@ def link_mlflow_run(store: Store, tracked: TrackedRun, key: str = "mlflow-run") 
     """Say in Prefect which MLflow run belongs to this flow run, with a link where a server shows it."""
     url = run_url(tracked)
     name = f"run `{tracked.run_id}` of experiment `{tracked.experiment}`"
-    if url is None:
-        text = f"MLflow {name}. To see it: `{look_further(store)['MLflow']}`"
-    else:
-        text = f"MLflow [{name}]({url})"
+    text = f"MLflow {name}. To see it: `{look_further(store)['MLflow']}`" if url is None else f"MLflow [{name}]({url})"
     create_markdown_artifact(text, key=key, description="Metrics, settings, dataset and report")
 
 
