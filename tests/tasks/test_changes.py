@@ -121,7 +121,7 @@ def test_a_shift_raises_an_alarm_that_names_the_signal(
     assert report.signals[0].signal == signal
     assert all(each.value > each.bound == 0.25 for each in report.alarms)
     assert "changes.html" in report.alarms[0].text
-    assert ("no value in 0%" in report.alarms[0].text) == (signal == "alphabetic_words")
+    assert ("no value in" in report.alarms[0].text) == (signal == "alphabetic_words")
     silent = DriftSettings(signal_max_psi={signal: None})
     assert not compared(store, small, with_numbers(signal, change), silent).alarms
 
