@@ -28,7 +28,9 @@ class SystemMetrics:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._over.wait(self._seconds):
+        over = False
+        while not over:
+            over = self._over.wait(self._seconds)  # and once more at the end: a short run has one sample
             metrics: dict[str, float] = {}
             for probe in self._probes:
                 with suppress(Exception):  # a probe that fails, as of a network that went away, is left out

@@ -16,7 +16,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -180,17 +180,22 @@ class _Reporting(_Watch):
         if not self._greeted:
             client = open_client(self.tracked.tracking_uri)
             client.update_run(self.tracked.run_id, status="RUNNING")  # a scheduler may have started the ranks again
-            set_tags(client, self.tracked.run_id, hardware_tags())
-            self._greeted = True
+            self._greet(client)
         self._delivery.deliver()
         super().deliver()
+
+    def _greet(self, client: Any) -> None:
+        set_tags(client, self.tracked.run_id, hardware_tags())
+        self._greeted = True
 
     def finish(self, said: bytes) -> None:
         """Send the rest; a rank that has not said that training is complete has left it unfinished."""
         self._cost.save(now=True)
+        client = open_client(self.tracked.tracking_uri)
+        if not self._greeted:
+            self._greet(client)
         self._delivery.finish()
         super().deliver()
-        client = open_client(self.tracked.tracking_uri)
         if said != _FINISHED and client.get_run(self.tracked.run_id).info.status == "RUNNING":
             client.set_terminated(self.tracked.run_id, "KILLED")
 

@@ -223,5 +223,8 @@ def test_the_run_ends_as_training_did(tmp_path: Path, ending: str) -> None:
     beside.wait(120)
     client = MlflowClient(to.tracking_uri)
     assert len(client.get_metric_history(to.run_id, "loss")) == 20
+    data = client.get_run(to.run_id).data
+    assert {"hardware.cpu", "hardware.cores"} <= set(data.tags)
+    assert "system/cpu_utilization_percentage" in data.metrics
     status = client.get_run(to.run_id).info.status
     assert status == ("RUNNING" if ending == "says that it is complete" else "KILLED"), "the flow says FINISHED"
