@@ -37,7 +37,7 @@ from tests.e2e.flow_processes import (
 from tests.flows.stacks import Stack, running_stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
-MANY = 1200
+MANY = 4000
 """Steps of a training that outlives several servers."""
 
 
