@@ -9,10 +9,11 @@ from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
 from flows.outcome import Outcome
-from flows.pretraining import pretrain
+from flows.pretraining import check_training, pretrain
 from flows.reporting import run_report, write_report
 from flows.whole_plan import affordable
 from infra.store import Store
+from model.config import validate_evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
     environment = affordable("crawl_to_model", settings)
+    if settings.corpus.tokenizer.path is None:  # the vocabulary is known before there is a corpus
+        vocabulary_size = settings.corpus.tokenizer.vocabulary_size
+        check_training(settings.training, vocabulary_size, environment)
+        validate_evaluation(settings.evaluation, settings.training.model, vocabulary_size)
     corpus = build_corpus(settings.corpus, settings.dataset, environment, settings.tracking)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment, settings.tracking)

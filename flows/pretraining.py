@@ -22,7 +22,7 @@ from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import TrackedRun, describe_run, ending_with, open_run
-from model.config import ParallelSettings, TrainingSettings
+from model.config import ParallelSettings, TrainingSettings, validate_layout
 from model.delivery import deliver_rest
 from model.run import (
     LaunchRecord,
@@ -59,6 +59,7 @@ def pretrain(
     progress.let_through()
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
+    check_training(training, manifest.tokenizer.vocabulary_size, environment)
     record = prepare_run(store, manifest, run, training)
     summary = finished_training(store, record)
     if summary is not None:
@@ -74,6 +75,12 @@ def pretrain(
         assert summary is not None, "model.train writes training.json before it ends well"
         deliver_rest(store, record, tracked)
     return Training(run=record, summary=summary, tracked=tracked)
+
+
+def check_training(training: TrainingSettings, vocabulary_size: int, environment: Environment) -> None:
+    """Refuse with BadInput what cannot work, before anything starts; other machines say themselves what they have."""
+    elsewhere = environment.launcher.kind != "local"
+    validate_layout(training.model_copy(update={"fp8": "none"}) if elsewhere else training, vocabulary_size)
 
 
 def track(store: Store, record: RunRecord, environment: Environment, tracking: TrackingSettings) -> TrackedRun:
