@@ -85,7 +85,8 @@ def test_two_runs_side_by_side(environment: Environment) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.metrics["difference/other/piqa/acc"] == pytest.approx(0.1)
     names = {each.path for each in client.list_artifacts(made.tracked.run_id)}
-    assert names == {"comparison.html", "comparison.json", "comparison.md", "comparison-table.json", "figures"}
+    pages = {"comparison.html", "comparison.json", "comparison.md", "comparison-table.json", "figures"}
+    assert names == {*pages, "parameters.json"}
     table = json.loads(Path(client.download_artifacts(made.tracked.run_id, "comparison-table.json")).read_text())
     assert table["columns"] == ["table", "task", "metric", "run", "score", "difference", "p", "verdict"]
 
