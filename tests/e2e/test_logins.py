@@ -15,6 +15,7 @@ pytestmark = pytest.mark.e2e
 def test_both_servers_ask_for_logins_and_everything_registers(tmp_path: Path, clean_environment: dict[str, str]):
     init(tmp_path)
     secrets = read_secrets((tmp_path / ".env").read_text())
+    (tmp_path / "root").mkdir()
     with running_stack(tmp_path / "root", clean_environment, f"secrets={tmp_path / '.env'}") as stack:
         deployments = f"{stack.api}/deployments/filter"
         assert refused(deployments, {}) == 401
