@@ -65,7 +65,7 @@ def kill_service(stack: Stack, name: str) -> None:
 
     def works() -> bool:
         (now,) = [each for each in status(str(stack.root)).services if each.name == name]
-        return now.restarts == before.restarts + 1 and not now.trouble
+        return now.restarts > before.restarts and not now.trouble
 
     print(f"\n{name}: works again after {until(works, name):.1f} s")
 
