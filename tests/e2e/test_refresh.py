@@ -175,7 +175,7 @@ TINY = {
 def test_training_goes_on_from_the_champion_and_the_gate_decides(stack: Stack, tmp_path: Path):
     mirror, root = tmp_path / "mirror", tmp_path / "root"
     mirror.mkdir()
-    write_crawls(mirror, {A: [list(range(60))]})
+    write_crawls(mirror, {A: [list(range(40))]})
     continuation = {
         **{"run": "continued", "duration": {"steps": 10}, "new_share": 0.4},
         **{"promotion": {"model": "news", "min_items": 2}, "optimizer": {"learning_rate": 1e-3, "warmup_steps": 2}},
@@ -199,7 +199,7 @@ def test_training_goes_on_from_the_champion_and_the_gate_decides(stack: Stack, t
         gristmill([*step, "--config", str(tmp_path / "run.json")], stack)
     gristmill(["promote", "base", "--config", str(tmp_path / "promotion.json")], stack)
 
-    write_crawls(mirror, {A: [list(range(60))], B: [list(range(40, 120))]})
+    write_crawls(mirror, {A: [list(range(40))], B: [list(range(30, 63))]})
     found = refresh(with_training, tmp_path, stack)
     assert [each["version"] for each in found["made"]] == ["2026.10"]
     done = found["continuation"]
