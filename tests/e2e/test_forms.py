@@ -1,15 +1,20 @@
 """Prefect's forms in a real browser: what they show and refuse, and a refresh from its form to MLflow and back."""
 
+import json
 import re
+import subprocess
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
 
 from flows.deployments import every_deployment
 from tests.e2e.browser import PrefectPage
+from tests.flows.conftest import REPOSITORY
 from tests.flows.refreshes import write_crawls
-from tests.flows.stacks import Stack
+from tests.flows.stacks import BIN, Stack, ask
 from tests.tasks.documents import prose
 
 pytestmark = pytest.mark.e2e
@@ -39,6 +44,29 @@ def test_a_form_has_words_for_everything(page: PrefectPage, name: str):
 def test_the_page_of_a_deployment_says_what_it_does(page: PrefectPage):
     page.open_deployment("crawl_to_model/demo", tab="Description")
     expect(page.page.get_by_text("Two CPU cores and a few minutes")).to_be_visible()
+
+
+def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
+    address = f"{stack.api}/deployments/name/refresh_corpus/default"
+    found = ask(address)
+    (schedule,) = found["schedules"]
+    assert not schedule["active"]
+    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": True})
+    patch(f"{stack.api}/deployments/{found['id']}", {"concurrency_limit": 3, "description": "mine"})
+    command = [str(BIN / "gristmill"), "register", "--root", str(stack.root)]
+    subprocess.run(command, env=dict(stack.environment), cwd=REPOSITORY, check=True, timeout=600)
+    again = ask(address)
+    assert again["schedules"][0]["active"]
+    assert again["global_concurrency_limit"]["limit"] == 3
+    assert again["description"] == found["description"], "texts are those of the code"
+    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
+
+
+def patch(url: str, body: dict[str, Any]) -> None:
+    """Change something as the page does."""
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")):
+        pass
 
 
 def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stack):
