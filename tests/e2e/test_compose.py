@@ -190,6 +190,9 @@ def test_no_secret_is_written_anywhere(composed: Composed):
         dump = subprocess.run([*command, "-U", "postgres", database], env=environment, capture_output=True, check=True)
         assert len(dump.stdout) > 10_000
         texts[f"database {database}"] = dump.stdout
+    # While a flow run goes on, Prefect keeps its environment in a folder that only the worker's user can read.
+    (worker,) = [each for each in composed.processes if each.name == "worker"]
+    wait(lambda: not list(composed.volume("scratch").glob("prefect-workspace-attempt-*")), worker.log, 120)
     given = composed.folder / "tmp" / "redis-tmp" / "redis.conf"
     assert stat.S_IMODE(given.stat().st_mode) == 0o600
     files = [each for each in composed.folder.rglob("*") if each.is_file() and each != given]
