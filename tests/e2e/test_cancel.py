@@ -123,9 +123,11 @@ def test_ranks_outlive_a_flow_run_that_is_killed_while_it_waits_for_them(tmp_pat
     spec = job(tmp_path, body).model_copy(update={"grace_seconds": 60})
     script = f"""
 from infra.launch import JobSpec, LocalLauncher
-def stop(line):
-    print(line, flush=True)
-    raise KeyboardInterrupt
+def stop(line, ready=[]):
+    ready.append(line)
+    if len(ready) == 2:
+        print(line, flush=True)
+        raise KeyboardInterrupt
 LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), stop)
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as flow:
