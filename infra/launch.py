@@ -21,7 +21,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from infra.child import child_command
+from infra.child import LINGER, child_command
 from infra.ranks import LINE_PREFIX, RankOutput, secrets_of
 from infra.settings import Settings
 
@@ -113,6 +113,7 @@ def agent_environment(spec: JobSpec) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": LINE_PREFIX,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(spec.grace_seconds),
+        LINGER: str(spec.grace_seconds + 30),
     }
     return {**defaults, **spec.environment}
 

@@ -3,7 +3,7 @@
 import json
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
@@ -12,6 +12,7 @@ QUIET = [
     *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 ]
+_ENDED = re.compile("Completed|NothingNew|Nothing New|Failed|Crashed|Cancelled")
 PATIENCE = 120_000.0
 """Milliseconds that a page may take on a busy machine."""
 
@@ -70,6 +71,32 @@ class PrefectPage:
         self.field(path).locator("button.p-select-button__control").press("ArrowDown")
         self.page.locator(".p-select-option").get_by_text(option, exact=True).click()
 
+    def add_schedule(self, deployment: str, cron: str, section: str, fill: Callable[[], None]) -> None:
+        """Start FLOW/NAME by itself, with another value of one of its sections, which is filled in by a function."""
+        self.open_deployment(deployment)
+        self.page.get_by_role("button", name="Schedule", exact=True).click()
+        window = self.page.locator(".p-modal__card")
+        window.get_by_text("Cron", exact=True).click()
+        window.locator("input[placeholder='* * * * *'], input").nth(2).fill(cron)
+        window.locator("button.p-select-button__control").last.press("ArrowDown")
+        self.page.locator(".p-select-option").get_by_text(section, exact=True).click()
+        self.page.keyboard.press("Escape")
+        expect(window.locator(".schema-form-property").first).to_be_visible()
+        fill()
+        self.screenshot("schedule")
+        window.get_by_role("button", name="Save", exact=True).click()
+        expect(window).to_have_count(0)
+
+    def switch_off_schedules(self, deployment: str) -> None:
+        """Switch off all schedules that FLOW/NAME has."""
+        self.open_deployment(deployment)
+        switches = self.page.get_by_role("switch")
+        expect(switches.first).to_be_visible()
+        for switch in switches.all():
+            if switch.get_attribute("aria-checked") == "true":
+                switch.click()
+        expect(self.page.locator("[role=switch][aria-checked=true]")).to_have_count(0)
+
     def press_submit(self) -> None:
         """Ask for the run, which may be refused."""
         self.page.get_by_role("button", name="Submit", exact=True).click()
@@ -87,9 +114,10 @@ class PrefectPage:
         self.page.goto(f"{self._address}/runs/flow-run/{flow_run}{f'?tab={tab}' if tab else ''}")
 
     def expect_state(self, state: str, seconds: float = 600) -> None:
-        """Wait until the page of a flow run shows a state."""
+        """Wait until the page of a flow run shows that it has ended, in this state."""
         badge = self.page.locator(".state-badge").first
-        expect(badge).to_have_text(state, timeout=seconds * 1000)
+        expect(badge).to_have_text(_ENDED, timeout=seconds * 1000)
+        expect(badge).to_have_text(state)
 
     def screenshot(self, name: str) -> Path:
         """What can be seen now."""
