@@ -80,7 +80,7 @@ class PrefectPage:
         window.locator("input[placeholder='* * * * *'], input").nth(2).fill(cron)
         window.locator("button.p-select-button__control").last.press("ArrowDown")
         self.page.locator(".p-select-option").get_by_text(section, exact=True).click()
-        self.page.keyboard.press("Escape")
+        window.get_by_text("Parameter Overrides").click()  # which closes the list
         expect(window.locator(".schema-form-property").first).to_be_visible()
         fill()
         self.screenshot("schedule")
