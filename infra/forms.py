@@ -10,6 +10,7 @@ The form shows what a schema says in its own way (prefect-ui-library, src/schema
 - It sorts by `position`, knows no `oneOf`, shows no bounds, and calls the parts of a choice `str` and `None`.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
@@ -106,6 +107,20 @@ def _bounds(schema: Mapping[str, Any]) -> str:
     ]
     text = " and ".join(filter(None, parts))
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def typed_as_json(values: Any) -> Any:
+    """The values of a section, with those read that a form hands over as JSON text.
+
+    Prefect's server reads them for a run that is started by hand, not for one that its schedule starts.
+    """
+    if not isinstance(values, dict) or not any(map(_is_json_text, values.values())):
+        return values
+    return {name: json.loads(each["value"]) if _is_json_text(each) else each for name, each in values.items()}
+
+
+def _is_json_text(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("__prefect_kind") == "json" and isinstance(value.get("value"), str)
 
 
 def _says(field: FieldInfo, word: str) -> bool:

@@ -8,9 +8,9 @@ stay out of it.
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from infra.forms import as_form
+from infra.forms import as_form, typed_as_json
 
 
 class Settings(BaseModel):
@@ -23,6 +23,11 @@ class Settings(BaseModel):
         json_schema_extra=as_form,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_form(cls, values: Any) -> Any:
+        return typed_as_json(values)
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide output bytes, as JSON values: what a fingerprint is made of."""

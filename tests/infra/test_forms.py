@@ -99,3 +99,17 @@ def test_a_choice_of_classes_is_one_that_the_form_knows(schema: dict[str, Any]):
     assert [each["$ref"] for each in way["anyOf"]] == ["#/$defs/Slow", "#/$defs/Fast"]
     assert not validate({"way": {"kind": "fast", "speed": 4}}, schema)
     assert validate({"way": {"kind": "fast", "speed": 1}}, schema)
+
+
+class Shares(Settings):
+    """A section with a value that forms hand over as JSON."""
+
+    by_language: dict[str, float] = Field(default_factory=dict)
+    """Shares."""
+
+
+def test_values_typed_as_json_are_read_where_a_schedule_starts_the_run():
+    found = Shares.model_validate({"by_language": {"__prefect_kind": "json", "value": '{"en": 0.5}'}})
+    assert found.by_language == {"en": 0.5}
+    with pytest.raises(ValueError, match="by_language"):
+        Shares.model_validate({"by_language": {"__prefect_kind": "json", "value": "{en}"}})
