@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pytest
@@ -356,7 +356,7 @@ def test_pages_of_every_charset_and_with_nuls_are_kept_as_they_are(tmp_path: Pat
     assert found.payloads == [body, HTML + b"c"]
 
 
-def shard_counts(shared_data: Path, archive: str) -> tuple[int, int]:
+def shard_counts(shared_data: Path, archive: Literal["warc", "wet"]) -> tuple[int, int]:
     """Kept rows and quarantined rows of the first crawl of the mirror."""
     mirror = shared_data / "commoncrawl"
     settings = SourceSettings(base_url=str(mirror), crawl="CC-MAIN-2026-91", archive=archive)
@@ -366,7 +366,7 @@ def shard_counts(shared_data: Path, archive: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("archive", "documents"), [("warc", 1186), ("wet", 1185)])
-def test_the_mirror_is_read_whole(shared_data: Path, archive: str, documents: int) -> None:
+def test_the_mirror_is_read_whole(shared_data: Path, archive: Literal["warc", "wet"], documents: int) -> None:
     assert shard_counts(shared_data, archive) == (documents, 0)
 
 
