@@ -110,8 +110,10 @@ class PrefectPage:
         return re.split("[/?]", self.page.url.partition("/flow-run/")[2])[0]
 
     def open_run(self, flow_run: str, tab: str = "") -> None:
-        """The page of a flow run."""
-        self.page.goto(f"{self._address}/runs/flow-run/{flow_run}{f'?tab={tab}' if tab else ''}")
+        """The page of a flow run, and a tab of it."""
+        self.page.goto(f"{self._address}/runs/flow-run/{flow_run}")
+        if tab:
+            self.page.get_by_role("listitem").get_by_text(tab, exact=True).click()
 
     def expect_state(self, state: str, seconds: float = 600) -> None:
         """Wait until the page of a flow run shows that it has ended, in this state."""
