@@ -20,10 +20,17 @@ from typing import Any
 from prefect import flow
 
 from flows import progress
-from flows.ablation_findings import FEWEST_ITEMS, Findings, conclude
-from flows.ablation_report import AblationRecord, VariantRecord, open_tracked, publish
-from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores, without_question
-from flows.ablation_settings import (
+from flows.ablations.findings import FEWEST_ITEMS, Findings, conclude
+from flows.ablations.report import AblationRecord, VariantRecord, open_tracked, publish
+from flows.ablations.scores import (
+    MeasuredRun,
+    Unseen,
+    contaminated_items,
+    heldout_by_all,
+    read_scores,
+    without_question,
+)
+from flows.ablations.settings import (
     AblationSettings,
     check_datasets,
     check_training,
@@ -35,8 +42,8 @@ from flows.ablation_settings import (
 from flows.config import DatasetSettings, TrackingSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
+from flows.plans.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
 from flows.pretraining import pretrain
-from flows.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint
 from infra.store import Store

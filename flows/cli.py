@@ -8,10 +8,11 @@ from functools import partial
 
 import click
 
-from flows import commands, maintenance, plan_command
+from flows import commands, maintenance
 from flows.command_line import prefect_home, prepare, print_json, with_settings
 from flows.config import PipelineSettings
-from flows.server import ensure_prefect_server, look_further
+from flows.plans import plan_command
+from flows.servers.server import ensure_prefect_server, look_further
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     """Measure a finished run on held-out text and on benchmarks, with intervals, and write samples."""
     ensure_prefect_server(prefect_home(prepare(settings)))
     from flows.evaluation import evaluate as evaluate_flow
-    from flows.task_table import evaluation_text
+    from flows.reports.task_table import evaluation_text
 
     made_with = (settings.training, settings.dataset)
     result = evaluate_flow(

@@ -6,15 +6,16 @@ from typing import Any
 import click
 from pydantic import Field
 
-from flows import init as initializing
-from flows import progress, stack
-from flows.ablation_settings import AblationSettings
-from flows.automations import HeartbeatSettings
+from flows import progress
+from flows.ablations.settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
 from flows.config import DatasetSettings
-from flows.refresh_settings import RefreshSettings
-from flows.server import ensure_prefect_server
-from flows.stack import StackSettings
+from flows.refreshes.settings import RefreshSettings
+from flows.servers import init as initializing
+from flows.servers import stack
+from flows.servers.automations import HeartbeatSettings
+from flows.servers.server import ensure_prefect_server
+from flows.servers.stack import StackSettings
 from infra.environment import Environment
 from infra.settings import Settings, operational
 from infra.store import Store
@@ -281,8 +282,8 @@ class Registered(Settings):
 @with_own_settings("register", RegisterOptions)
 def register(settings: RegisterOptions, as_json: bool) -> None:
     """Register every flow with the Prefect server of PREFECT_API_URL; doing it again changes nothing."""
-    from flows.registration import make_queues
-    from flows.registration import register as register_deployments
+    from flows.servers.registration import make_queues
+    from flows.servers.registration import register as register_deployments
 
     names = register_deployments(settings.environment, settings.pool, settings.heartbeats)
     make_queues(settings.pool, settings.queues)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows import comparison_report, progress
+from flows import progress
 from flows.promotion import evaluated
+from flows.reports import comparison_report
 from flows.runs import find_run
 from infra.environment import Environment
 from infra.errors import BadInput

@@ -9,12 +9,12 @@ from prefect.cache_policies import NO_CACHE
 
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
-from flows.corpus_tracking import track_corpus
-from flows.dataset_reporting import publish_dataset_report
-from flows.reporting import corpus_report, publish_funnel
+from flows.live.watching import watched_runner
+from flows.plans.whole_plan import affordable
+from flows.reports.corpus_tracking import track_corpus
+from flows.reports.dataset_reporting import publish_dataset_report
+from flows.reports.reporting import corpus_report, publish_funnel
 from flows.sample import resolve_source
-from flows.watching import watched_runner
-from flows.whole_plan import affordable
 from infra.environment import Environment
 from infra.manifest import DatasetManifest, load_dataset
 from infra.report import CorpusReport

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 
 from flows import progress
-from flows.automations import HeartbeatSettings
 from flows.presets import PRESETS
+from flows.servers.automations import HeartbeatSettings
 
 VERSION = version("gristmill")
 JOB_VARIABLES: Mapping[str, Any] = {

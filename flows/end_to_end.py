@@ -9,9 +9,9 @@ from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
 from flows.outcome import Outcome
+from flows.plans.whole_plan import affordable
 from flows.pretraining import check_training, pretrain
-from flows.reporting import run_report, write_report
-from flows.whole_plan import affordable
+from flows.reports.reporting import run_report, write_report
 from infra.store import Store
 from model.config import validate_evaluation
 

@@ -9,11 +9,11 @@ from prefect.cache_policies import NO_CACHE
 from flows import progress
 from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
-from flows.evaluation_report import evaluation_tables, publish_evaluation
+from flows.live.training_watch import watched_evaluation
+from flows.live.watching import watched_runner
 from flows.pretraining import launch
+from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
 from flows.runs import find_run
-from flows.training_watch import watched_evaluation
-from flows.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint, load_dataset

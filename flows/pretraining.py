@@ -9,14 +9,14 @@ from prefect.runtime import flow_run
 
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
-from flows.reporting import link_mlflow_run
-from flows.tracking_tags import experiment, run_tags, run_title
-from flows.training_watch import watched_training
-from flows.whole_plan import affordable
+from flows.live.training_watch import watched_training
+from flows.plans.whole_plan import affordable
+from flows.reports.reporting import link_mlflow_run
+from flows.reports.tracking_tags import experiment, run_tags, run_title
 from infra.environment import Environment
-from infra.launch import JobSpec
-from infra.launcher_settings import LauncherSettings
-from infra.launchers import open_launcher
+from infra.launching.launch import JobSpec
+from infra.launching.launcher_settings import LauncherSettings
+from infra.launching.launchers import open_launcher
 from infra.manifest import load_dataset
 from infra.run_description import used_dataset
 from infra.settings import Settings

@@ -18,8 +18,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows import progress
+from flows.reports.tracking_tags import experiment
 from flows.runs import find_run
-from flows.tracking_tags import experiment
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.registry import Alias, ModelVersion, Registry

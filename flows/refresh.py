@@ -15,13 +15,13 @@ from prefect.events import emit_event
 from prefect.states import Completed
 
 from flows import progress
-from flows.change_report import publish_change_report
-from flows.continuation import Continuation, continue_from_champion, require_champion
 from flows.corpus import build_corpus
-from flows.corpus_tracking import track_changes
-from flows.refresh_settings import RefreshSettings
-from flows.refreshing import Refreshed, Refreshing
-from flows.watching import watched_runner
+from flows.live.watching import watched_runner
+from flows.refreshes.continuation import Continuation, continue_from_champion, require_champion
+from flows.refreshes.refreshing import Refreshed, Refreshing
+from flows.refreshes.settings import RefreshSettings
+from flows.reports.change_report import publish_change_report
+from flows.reports.corpus_tracking import track_changes
 from infra.change_report import ChangeReport
 from infra.environment import Environment
 from infra.errors import BadInput

@@ -39,7 +39,7 @@ def move_to_postgres(root: str) -> Moved:
 
     BadInput for addresses that are not of Postgres, databases that hold something, and servers that run.
     """
-    from flows.stack import status
+    from flows.servers.stack import status
 
     if status(root).services:
         raise BadInput(f"the servers of {root} run", "nobody may write while rows are moved", "`gristmill down`")

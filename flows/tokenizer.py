@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from flows import progress
 from flows.config import DatasetSettings
 from flows.corpus import stage
-from flows.watching import watched_runner
+from flows.live.watching import watched_runner
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, StageManifest, load_dataset

@@ -20,8 +20,8 @@ from distributed import Client, LocalCluster, Security
 from infra.dask_settings import JobQueueDask, KubernetesDask, LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
-from infra.kubernetes_api import connect
-from infra.ranks import names_a_secret
+from infra.launching.kubernetes_api import connect
+from infra.launching.ranks import names_a_secret
 from infra.store import Store
 
 logger = logging.getLogger(__name__)

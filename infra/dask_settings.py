@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from infra.launcher_settings import SecretKey, Toleration
+from infra.launching.launcher_settings import SecretKey, Toleration
 from infra.settings import Settings, operational
 
 

@@ -3,7 +3,7 @@
 from infra.address import Address
 from infra.cost import CostSettings
 from infra.dask_settings import DaskSettings, LocalDask
-from infra.launcher_settings import LauncherSettings, LocalSettings
+from infra.launching.launcher_settings import LauncherSettings, LocalSettings
 from infra.settings import Settings, operational
 
 

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
+from infra.launching.ranks import redact, secrets_of
 from infra.line_limit import LineLimit
-from infra.ranks import redact, secrets_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from infra.ranks import reporting_failures
+from infra.launching.ranks import reporting_failures
 from model.gpu import speed_up
 from model.megatron import on_cpu
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.ablation_settings import AblationSettings, variant_corpora
+from flows.ablations.settings import AblationSettings, variant_corpora
 from flows.cli import main
 from flows.command_line import SettingsCommand, gather
 from flows.config import PipelineSettings

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.presets import preset
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from model.config import TrainingSettings
 from model.settings.layout import ParallelSettings
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from model.config import Duration, TrainingSettings
 from model.estimates.devices import peak_flops
 from model.estimates.flops import flops_per_token

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from infra.settings import Settings
 from infra.store import Store
 from model.config import Duration, OptimizerSettings, TrainingSettings

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.trial import measured_rate, trial
+from flows.plans.trial import measured_rate, trial
 from infra.configuration import assignment, load_settings
 from model.config import TrainingSettings
 from model.estimates.memory import GIB, estimate_memory
@@ -61,8 +61,8 @@ def _corpus(options: argparse.Namespace) -> Iterator[tuple[str, float, float]]:
     if options.crawl_root is None:
         return
     # A machine for training may have none of what corpora need.
-    from flows.planning import make_plan
-    from flows.sampling import PlanSettings
+    from flows.plans.planning import make_plan
+    from flows.plans.sampling import PlanSettings
     from infra.cluster import open_cluster
     from infra.environment import Environment
     from infra.store import Store

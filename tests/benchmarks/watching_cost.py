@@ -17,7 +17,7 @@ from statistics import median
 
 import psutil
 
-from flows.server import ensure_prefect_server
+from flows.servers.server import ensure_prefect_server
 from infra.cluster import Cluster, open_cluster
 from infra.environment import Environment
 from infra.settings import Settings
@@ -75,8 +75,8 @@ def main() -> None:
         ensure_prefect_server(Path(folder) / "prefect")
         from prefect import flow
 
-        from flows.panels import Panels
-        from flows.watching import StageWatch
+        from flows.live.panels import Panels
+        from flows.live.watching import StageWatch
 
         @flow(persist_result=False)
         def compare() -> dict[str, list[Cost]]:

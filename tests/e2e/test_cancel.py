@@ -36,7 +36,7 @@ from tests.e2e.flow_processes import (
 from tests.flows.conftest import REPOSITORY
 from tests.flows.stacks import Stack, nested, running_stack
 from tests.flows.test_end_to_end import SETTINGS
-from tests.infra.test_launch import job
+from tests.infra.launching.test_launch import job
 from tests.tasks.records import CRAWL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
@@ -111,7 +111,7 @@ def test_a_corpus_stops_between_shards_with_nothing_half_written(stack: Stack, t
 def test_ranks_outlive_a_flow_run_that_is_killed_while_it_waits_for_them(tmp_path: Path) -> None:
     """Prefect kills a cancelled flow run after 30 seconds; ranks that need longer still write their checkpoint."""
     body = """
-        from infra.ranks import reporting_failures
+        from infra.launching.ranks import reporting_failures
         from model.rank import StopRequest
         with reporting_failures(), StopRequest() as stop:
             print("pid", os.getpid(), flush=True)
@@ -122,7 +122,7 @@ def test_ranks_outlive_a_flow_run_that_is_killed_while_it_waits_for_them(tmp_pat
         """
     spec = job(tmp_path, body).model_copy(update={"grace_seconds": 60})
     script = f"""
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 def stop(line, ready=[]):
     ready.append(line)
     if len(ready) == 2:

@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 
 from flows.copying import copy_dataset
-from flows.init import SECRETS
+from flows.servers.init import SECRETS
 from infra.manifest import DatasetManifest, dataset_versions, load_dataset
 from infra.store import Store
 from model.data.shards import verify_shards

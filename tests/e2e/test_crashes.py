@@ -11,7 +11,7 @@ import psutil
 import pytest
 from distributed import Client
 
-from flows.stack import status
+from flows.servers.stack import status
 from infra.manifest import load_dataset
 from infra.store import Store
 from tests.e2e.flow_processes import (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.init import init, read_secrets
-from flows.stack import status
+from flows.servers.init import init, read_secrets
+from flows.servers.stack import status
 from tests.e2e.logins import ask, refused
 from tests.flows.stacks import running_stack
 

@@ -17,10 +17,10 @@ from infra.cluster import open_cluster
 from infra.dask_settings import JobQueueDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
-from infra.launch import JobSpec
-from infra.launcher_settings import SlurmSettings
+from infra.launching.launch import JobSpec
+from infra.launching.launcher_settings import SlurmSettings
+from infra.launching.slurm import SlurmLauncher
 from infra.manifest import DatasetManifest
-from infra.slurm import SlurmLauncher
 from infra.store import Store
 from model.config import CheckpointSettings
 from model.run import RunRecord, finished_training, prepare_run
@@ -140,9 +140,9 @@ def test_a_flow_that_was_killed_finds_its_job_again(dataset) -> None:
     store, run = dataset[0], prepared(dataset, "killed", steps=400)
     spec = spec_of(store, run)
     script = f"""
-from infra.launch import JobSpec
-from infra.launcher_settings import SlurmSettings
-from infra.slurm import SlurmLauncher
+from infra.launching.launch import JobSpec
+from infra.launching.launcher_settings import SlurmSettings
+from infra.launching.slurm import SlurmLauncher
 settings = SlurmSettings.model_validate_json({SETTINGS.model_dump_json()!r})
 spec = JobSpec.model_validate_json({spec.model_dump_json()!r})
 SlurmLauncher(settings).run(spec, lambda line: print(line, flush=True))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import DatasetSettings
-from flows.refresh_settings import RefreshSettings
-from flows.refreshing import Refreshing
+from flows.refreshes.refreshing import Refreshing
+from flows.refreshes.settings import RefreshSettings
 from infra.change_report import ChangeReport, change_report_paths
 from infra.cluster import Cluster
 from infra.manifest import DatasetManifest

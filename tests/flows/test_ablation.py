@@ -16,10 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.ablation_findings import Findings, conclude
-from flows.ablation_report import AblationRecord, VariantRecord, draw
-from flows.ablation_scores import MeasuredRun, Unseen, contaminated_items, heldout_by_all, read_scores, without_question
-from flows.ablation_settings import (
+from flows.ablations.findings import Findings, conclude
+from flows.ablations.report import AblationRecord, VariantRecord, draw
+from flows.ablations.scores import (
+    MeasuredRun,
+    Unseen,
+    contaminated_items,
+    heldout_by_all,
+    read_scores,
+    without_question,
+)
+from flows.ablations.settings import (
     AblationSettings,
     check_datasets,
     check_training,

@@ -8,7 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.comparison import compare_runs
-from flows.task_table import evaluation_text, number, task_table
+from flows.reports.task_table import evaluation_text, number, task_table
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.store import Store

@@ -11,7 +11,7 @@ import pytest
 from flows.config import PipelineSettings
 from flows.deployments import every_deployment, prefect_yaml
 from flows.presets import PRESETS
-from flows.stack import down, status
+from flows.servers.stack import down, status
 from infra.errors import BadInput, RunFailed
 from infra.services import Services
 from tests.flows.conftest import REPOSITORY

@@ -9,7 +9,7 @@ import pytest
 from flows.config import PipelineSettings
 from infra.configuration import assignment, describe, load_settings, merged, nested, settings_at
 from infra.errors import BadInput
-from infra.launcher_settings import LocalSettings, SlurmSettings
+from infra.launching.launcher_settings import LocalSettings, SlurmSettings
 from infra.settings import Settings
 from model.config import TrainingSettings
 from tasks.config import CorpusSettings

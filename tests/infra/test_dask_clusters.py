@@ -10,7 +10,7 @@ from infra.dask_clusters import dask_cluster
 from infra.dask_settings import JobQueueDask, KubernetesDask
 from infra.environment import Environment
 from infra.errors import BadInput
-from infra.launcher_settings import SecretKey
+from infra.launching.launcher_settings import SecretKey
 
 PODS = KubernetesDask(
     image="registry.example/gristmill:1",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from infra.cluster import Cluster
+from infra.launching.ranks import RankOutput
 from infra.line_limit import LineLimit
-from infra.ranks import RankOutput
 
 
 def chatter(lines: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import sentencepiece
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from infra.manifest import DatasetManifest, TokenizerRecord, TokenShard, fingerprint
 from infra.schema import tokens_schema
 from infra.store import Store

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from model.architectures.build import build_model
 from model.config import LossSettings, OptimizerSettings, TrainingSettings
 from model.data.loader import training_loader

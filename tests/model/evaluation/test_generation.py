@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from infra.manifest import DatasetManifest, TokenizerRecord
 from infra.store import Store
 from infra.vocabulary import load_vocabulary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from model.architectures.build import build_model
 from model.data.documents import Documents
 from model.evaluation.heldout import choose, document_nats

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from infra.errors import BadInput
-from infra.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher
 from model.architectures.build import build_model
 from model.config import ParallelSettings
 from model.evaluation.asked import token_scores

@@ -1,0 +1,91 @@
+"""`gristmill plan FLOW`: what a flow will take and cost, before it runs."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.ablations.settings import AblationSettings
+from flows.command_line import SettingsCommand, exit_with, gather, prepare, print_json, settings_options
+from infra.configuration import assignment, load_settings
+from infra.errors import BadInput
+
+FLOWS = ("crawl_to_model", "build_corpus", "pretrain", "evaluate", "ablate")
+_OPTIONS = (
+    click.argument("flow", type=click.Choice(FLOWS), default="build_corpus", required=False, metavar="[FLOW]"),
+    *settings_options(),
+    click.option("--sample-shards", type=click.IntRange(1), default=2, show_default=True, help="Shards to measure on."),
+    click.option(
+        "--sample-records", type=click.IntRange(1), default=300, show_default=True, help="Records to read of each."
+    ),
+    click.option("--device", metavar="NAME", help="What is trained on: H200, A100, CPU; this machine's GPU otherwise."),
+    click.option("--mfu", type=click.FloatRange(0, 1), help="Part of the device's peak that training reaches."),
+    click.option("--tokens-per-second", type=click.FloatRange(0), help="Of one device, if you know it."),
+    click.option("--measure", type=click.IntRange(4), metavar="STEPS", help="Make some steps here and measure them."),
+    click.option("--70b", "seventy_billion", is_flag=True, help="Show layouts of a 70 B model instead."),
+)
+
+
+def plan(as_json: bool, **given: Any) -> None:
+    """Say what a flow will take before it runs: time, bytes, memory, machines, money.
+
+    FLOW is crawl_to_model, build_corpus (the default), pretrain, evaluate or ablate. A corpus is measured on a sample
+    of its source; what is there already is taken off. Prices and a budget are settings, such as
+    environment.cost.gpu_hour=2.5. Exit code 1: the flow would be refused.
+    """
+    exit_with(lambda: _plan(as_json, **given), as_json)
+
+
+def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None:
+    if seventy_billion:
+        return _show_seventy_billion(as_json)
+    from flows.plans.sampling import PlanSettings
+    from flows.plans.whole_plan import PlanOptions, plan_ablation, plan_pipeline
+    from flows.plans.whole_plan_text import render_flow
+
+    sample = PlanSettings(sample_shards=given.pop("sample_shards"), sample_records=given.pop("sample_records"))
+    stated = {name: given.pop(name) for name in ("device", "mfu", "tokens_per_second")}
+    options = PlanOptions(sample=sample, measure_steps=given.pop("measure"), **stated)
+    if flow == "ablate":
+        settings = _ablation(**given)
+        prepare(settings)
+        made = plan_ablation(settings, options)
+    else:
+        chosen = gather("plan", **given)
+        prepare(chosen)
+        made = plan_pipeline(flow, chosen, options)  # pyright: ignore[reportArgumentType]  # click has checked it
+    print_json(made) if as_json else click.echo(render_flow(made))
+    if made.refused:
+        raise SystemExit(1)
+    return None
+
+
+def _ablation(config: Path | None, assignments: tuple[str, ...], root: str | None, **others: Any) -> AblationSettings:
+    named = [name for name, value in others.items() if value is not None]
+    if named:
+        raise BadInput(
+            f"--{named[0].replace('_', '-')}", "an ablation's corpora are in its configuration", "Leave it out"
+        )
+    given = [assignment(text) for text in assignments]
+    given += [("environment.root", root)] if root is not None else []
+    return load_settings(AblationSettings, AblationSettings(), config, given)
+
+
+def _show_seventy_billion(as_json: bool) -> None:
+    from flows.plans.training_plan import plan_seventy_billion
+    from flows.plans.training_plan_text import render_training
+
+    made = plan_seventy_billion()
+    print_json(made) if as_json else click.echo(render_training(made))
+
+
+def _command() -> click.Command:
+    command: Any = plan
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    made = click.command("plan", cls=SettingsCommand, help=plan.__doc__)(command)
+    made.sections = ("environment", "dataset", "corpus", "training", "evaluation")
+    return made
+
+
+COMMAND = _command()

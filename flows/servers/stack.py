@@ -1,0 +1,263 @@
+"""`gristmill up`: Prefect's server and worker, MLflow's server, Dask's scheduler and workers, on loopback.
+
+Everything lies under the root: SQLite, artifacts, logs in `services/`. Every flow is registered as a deployment whose
+form has the addresses filled in. What a run does is the same as without: these are the servers that a command starts
+for itself otherwise.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import Field
+
+from flows import progress
+from flows.servers.automations import HeartbeatSettings
+from flows.servers.init import logins
+from infra.environment import Environment
+from infra.services import RunningService, Service, Services, read_record, stop
+from infra.settings import Settings, operational
+from infra.store import Store
+
+logger = logging.getLogger(__name__)
+HOST = "127.0.0.1"
+WORKER_STOP_SECONDS = 90.0
+"""Above the time that ranks have for a checkpoint (`JobSpec.grace_seconds`)."""
+
+
+class StackSettings(Settings):
+    """Where the services of `gristmill up` listen, always on loopback."""
+
+    environment: Environment = operational(Environment())
+    """Root of all files, and how many Dask workers."""
+    prefect_port: int = Field(default=4200, ge=1, le=65535)
+    """Port of Prefect's server and pages."""
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    """Port of MLflow's server and pages."""
+    dask_port: int = Field(default=8786, ge=1, le=65535)
+    """Port of Dask's scheduler."""
+    dashboard_port: int = Field(default=8787, ge=1, le=65535)
+    """Port of Dask's dashboard."""
+    pool: str = "gristmill"
+    """Prefect's work pool."""
+    heartbeats: HeartbeatSettings = HeartbeatSettings()
+    """When a flow run whose process has died is marked Crashed."""
+    secrets: str | None = operational(None, min_length=1)
+    """File of `gristmill init`, with which Prefect and MLflow ask for its logins; unset asks nobody, which suits a
+    machine that you have to yourself."""
+
+    @property
+    def prefect_url(self) -> str:
+        """Prefect's server."""
+        return f"http://{HOST}:{self.prefect_port}"
+
+    @property
+    def mlflow_url(self) -> str:
+        """MLflow's server."""
+        return f"http://{HOST}:{self.mlflow_port}"
+
+    def used_by_flows(self, root: Path) -> Environment:
+        """The environment that deployments are registered with."""
+        update = {
+            "root": str(root),
+            "scheduler": f"tcp://{HOST}:{self.dask_port}",
+            "mlflow_tracking_uri": self.mlflow_url,
+        }
+        return self.environment.model_copy(update=update)
+
+
+class ServiceStatus(Settings):
+    """A service as it is now."""
+
+    name: str
+    address: str
+    pid: int
+    since: str
+    trouble: str
+    """What is wrong; empty if nothing is."""
+    restarts: int = 0
+    """How often it ended by itself and was started again."""
+
+
+class Status(Settings):
+    """All services of a root."""
+
+    root: str
+    services: tuple[ServiceStatus, ...]
+
+    def text(self) -> str:
+        """A line for each service."""
+        if not self.services:
+            return f"Nothing runs for {self.root}; `gristmill up` starts it"
+        return "\n".join(
+            f"{each.name:<15} {each.trouble or 'runs':<10} {each.address:<28} since {each.since} (process {each.pid})"
+            + (f", ended by itself and started again {each.restarts} times" if each.restarts else "")
+            for each in self.services
+        )
+
+
+def services_folder(root: str) -> Path:
+    """Where the services of a root have their logs."""
+    return Store(root).local_path("services").absolute()
+
+
+def status(root: str) -> Status:
+    """What runs, where, since when, and what is wrong."""
+    record = read_record(services_folder(root))
+    found = tuple(map(_status, record.services)) if record is not None else ()
+    return Status(root=str(Store(root).local_path("").absolute()), services=found)
+
+
+def _status(running: RunningService) -> ServiceStatus:
+    since = datetime.fromtimestamp(running.created, UTC).isoformat(timespec="seconds")
+    return ServiceStatus(
+        name=running.name,
+        address=running.address,
+        pid=running.pid,
+        since=since,
+        trouble=running.trouble(),
+        restarts=running.restarts,
+    )
+
+
+def down(root: str) -> Status:
+    """Stop the services of a root; BadInput if none runs."""
+    stop(services_folder(root))
+    return status(root)
+
+
+def up(settings: StackSettings, say: Callable[[str], None]) -> None:
+    """Start everything, say where it is, and stop it all on Ctrl-C, SIGTERM or `gristmill down`.
+
+    A service that ends by itself is started again; RunFailed if one does not start, or ends too often in a row.
+    """
+    root = Store(settings.environment.root).local_path("").absolute()
+    os.environ.update(_prefect_environment(settings, root))
+    if settings.secrets is not None:
+        os.environ.update(logins(settings.secrets, root))
+    asked = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: asked.set())
+    with Services(services_folder(str(root))) as services:
+        _upgrade_mlflow(root)
+        for service in _servers(settings, root):
+            if asked.is_set():
+                return
+            began = time.monotonic()
+            services.start(service)
+            logger.info("%s: runs after %.0f s", service.name, time.monotonic() - began)
+        _register(settings, root)
+        services.start(_worker(settings))
+        say(f"Prefect  {settings.prefect_url}")
+        say(f"MLflow   {settings.mlflow_url}")
+        say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
+        while not asked.wait(1):
+            services.look_after()
+
+
+def _upgrade_mlflow(root: Path) -> None:
+    """Bring MLflow's tables up to the installed version, if another one was here last: its server would refuse them.
+
+    Prefect's server does so by itself.
+    """
+    used, installed = root / "services" / "mlflow-version", version("mlflow")
+    external = os.environ.get("MLFLOW_BACKEND_STORE_URI")
+    there = external is not None or (root / "mlflow.db").exists()
+    if there and (not used.exists() or used.read_text() != installed):
+        from infra.mlflow_database import migrate
+
+        migrate(external or f"sqlite:///{root / 'mlflow.db'}")
+    used.write_text(installed)
+
+
+def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
+    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+    return {
+        "PREFECT_HOME": str(root / "prefect"),
+        "PREFECT_API_URL": f"{settings.prefect_url}/api",
+        "PREFECT_UI_URL": settings.prefect_url,
+        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own terminal has our own log
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _servers(settings: StackSettings, root: Path) -> list[Service]:
+    port = ["--host", HOST, "--port"]
+    scheduler = f"tcp://{HOST}:{settings.dask_port}"
+    workers = settings.environment.workers or os.cpu_count() or 1
+    memory = settings.environment.worker_memory
+    return [
+        Service(
+            "prefect-server",
+            "uvicorn",
+            [
+                *("prefect.server.api.server:create_app", "--factory", *port, str(settings.prefect_port)),
+                *("--log-level", "warning", "--timeout-graceful-shutdown", "3"),
+            ],
+            settings.prefect_url,
+            f"{settings.prefect_url}/api/ready",
+        ),
+        Service(
+            "mlflow-server",
+            "mlflow",
+            [
+                *("server", *port, str(settings.mlflow_port), "--workers", "1"),
+                *_backend_store(root),
+                *("--artifacts-destination", str(root / "mlflow-artifacts")),
+                *(() if settings.secrets is None else ("--app-name", "basic-auth")),
+            ],
+            settings.mlflow_url,
+            f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+            {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        ),
+        Service(
+            "dask-scheduler",
+            "distributed.cli.dask_scheduler",
+            [*port, str(settings.dask_port), "--dashboard-address", f"{HOST}:{settings.dashboard_port}"],
+            f"http://{HOST}:{settings.dashboard_port}/status",
+            f"http://{HOST}:{settings.dashboard_port}/health",
+        ),
+        Service(
+            "dask-workers",
+            "distributed.cli.dask_worker",
+            [
+                *(scheduler, "--host", HOST, "--nworkers", str(workers), "--nthreads", "1", "--memory-limit", memory),
+                *("--dashboard-address", f"{HOST}:0", "--local-directory", str(root / "dask")),
+            ],
+            environment={"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
+        ),
+    ]
+
+
+def _backend_store(root: Path) -> list[str]:
+    """SQLite under the root, or what MLflow's own variable says; a password in an argument could be read by anybody."""
+    if "MLFLOW_BACKEND_STORE_URI" in os.environ:
+        return []
+    return ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
+
+
+def _worker(settings: StackSettings) -> Service:
+    loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
+    arguments = ["worker", "start", "--pool", settings.pool]
+    # Flow runs go on if the worker is killed; when it is stopped, they have time for a checkpoint.
+    return Service(
+        "prefect-worker", "prefect", arguments, environment=loud, stop_seconds=WORKER_STOP_SECONDS, children_go_on=True
+    )
+
+
+def _register(settings: StackSettings, root: Path) -> None:
+    from flows.servers.registration import register
+
+    began = time.monotonic()
+    names = register(settings.used_by_flows(root), settings.pool, settings.heartbeats)
+    logger.info("%d deployments: registered in %.0f s", len(names), time.monotonic() - began)
