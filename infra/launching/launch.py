@@ -5,7 +5,7 @@
 checkpoint; what is left after the grace period is killed. If the caller itself is killed, Linux delivers the SIGTERM
 (`PR_SET_PDEATHSIG`), and a rank never outlives its agent.
 
-Where jobs run elsewhere, the same agents run there: see `slurm` and `kubernetes` beside this module, and `launchers` for
+Where jobs run elsewhere, the same agents run there: see `slurm` and `kubernetes` beside this module; `launchers` has
 the choice.
 """
 
