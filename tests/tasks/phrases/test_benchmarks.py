@@ -55,7 +55,7 @@ def parquet_bytes() -> bytes:
     ("name", "data"),
     [
         ("test.jsonl", lines(ROWS)),
-        ("test.jsonl.gz", gzip.compress(lines(ROWS))),
+        ("test.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)),
         ("test.ndjson.bz2", bz2.compress(lines(ROWS))),
         ("test.json", json.dumps(ROWS).encode()),
         ("test.json", json.dumps({"version": 1, "data": ROWS}).encode()),
