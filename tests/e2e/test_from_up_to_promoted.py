@@ -66,7 +66,8 @@ def test_from_up_to_a_promoted_model(page: PrefectPage, stack: Stack, tmp_path: 
     quarter = len(prose()) // 4
     write_crawls(mirror, crawls | {SECOND: [range(quarter, len(prose()), 2), range(quarter + 1, len(prose()), 2)]})
     wait_until(lambda: scheduled(stack) > 0 and versions(stack) == ["2026.05", "2026.09"], stack.log, 600)
-    page.open_deployment("refresh_corpus/default", tab="Runs")
+    page.open_deployment("refresh_corpus/default")
+    expect(page.page.get_by_text("Completed").first).to_be_visible()
     page.screenshot("scheduled")
     page.switch_off_schedules("refresh_corpus/default")
     (report,) = (stack.root / "datasets" / DATASET / "2026.09").glob("changes.html")

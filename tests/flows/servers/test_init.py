@@ -18,7 +18,7 @@ from infra.errors import BadInput
 from tests.flows.conftest import REPOSITORY
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
-ONCE = {"provision", "prefect-migrate"}
+ONCE = {"provision", "prefect-migrate", "mlflow-migrate"}
 """Services that end."""
 
 
