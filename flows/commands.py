@@ -10,7 +10,7 @@ from flows import progress
 from flows.ablations.settings import AblationSettings
 from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
 from flows.config import DatasetSettings
-from flows.refreshes.settings import RefreshSettings
+from flows.refreshes.settings import RefreshOptions
 from flows.servers import init as initializing
 from flows.servers import stack
 from flows.servers.automations import HeartbeatSettings
@@ -164,15 +164,6 @@ def champion(settings: PromoteOptions, as_json: bool, take_back: str | None) -> 
         _show(promotion.champion_of(environment, model), as_json)
     else:
         _show(promotion.take_back(environment, model, take_back), as_json)
-
-
-class RefreshOptions(Settings):
-    """Settings of `gristmill refresh`."""
-
-    environment: Environment = operational(Environment())
-    """Where the work is done."""
-    refresh: RefreshSettings = RefreshSettings()
-    """What is taken of newer crawls, how it is judged, and what is trained on it."""
 
 
 @with_own_settings("refresh", RefreshOptions)

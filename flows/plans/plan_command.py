@@ -1,16 +1,18 @@
 """`gristmill plan FLOW`: what a flow will take and cost, before it runs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from flows.ablations.settings import AblationSettings
 from flows.command_line import SettingsCommand, exit_with, gather, prepare, print_json, settings_options
+from flows.refreshes.settings import RefreshOptions
 from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
 
-FLOWS = ("crawl_to_model", "build_corpus", "pretrain", "evaluate", "ablate")
+FLOWS = ("crawl_to_model", "build_corpus", "refresh_corpus", "pretrain", "evaluate", "ablate")
+Own = TypeVar("Own", AblationSettings, RefreshOptions)
 _OPTIONS = (
     click.argument("flow", type=click.Choice(FLOWS), default="build_corpus", required=False, metavar="[FLOW]"),
     *settings_options(),
@@ -29,9 +31,9 @@ _OPTIONS = (
 def plan(as_json: bool, **given: Any) -> None:
     """Say what a flow will take before it runs: time, bytes, memory, machines, money.
 
-    FLOW is crawl_to_model, build_corpus (the default), pretrain, evaluate or ablate. A corpus is measured on a sample
-    of its source; what is there already is taken off. Prices and a budget are settings, such as
-    environment.cost.gpu_hour=2.5. Exit code 1: the flow would be refused.
+    FLOW is crawl_to_model, build_corpus (the default), refresh_corpus, pretrain, evaluate or ablate; others take
+    seconds. A corpus is measured on a sample of its source; what is there already is taken off. Prices and a budget
+    are settings, such as environment.cost.gpu_hour=2.5. Exit code 1: the flow would be refused.
     """
     exit_with(lambda: _plan(as_json, **given), as_json)
 
@@ -40,16 +42,20 @@ def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None
     if seventy_billion:
         return _show_seventy_billion(as_json)
     from flows.plans.sampling import PlanSettings
-    from flows.plans.whole_plan import PlanOptions, plan_ablation, plan_pipeline
+    from flows.plans.whole_plan import PlanOptions, plan_ablation, plan_pipeline, plan_refresh
     from flows.plans.whole_plan_text import render_flow
 
     sample = PlanSettings(sample_shards=given.pop("sample_shards"), sample_records=given.pop("sample_records"))
     stated = {name: given.pop(name) for name in ("device", "mfu", "tokens_per_second")}
     options = PlanOptions(sample=sample, measure_steps=given.pop("measure"), **stated)
     if flow == "ablate":
-        settings = _ablation(**given)
-        prepare(settings)
-        made = plan_ablation(settings, options)
+        ablation = _own_settings(AblationSettings, **given)
+        prepare(ablation)
+        made = plan_ablation(ablation, options)
+    elif flow == "refresh_corpus":
+        refresh = _own_settings(RefreshOptions, **given)
+        prepare(refresh)
+        made = plan_refresh(refresh.refresh, refresh.environment, options)
     else:
         chosen = gather("plan", **given)
         prepare(chosen)
@@ -60,15 +66,17 @@ def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None
     return None
 
 
-def _ablation(config: Path | None, assignments: tuple[str, ...], root: str | None, **others: Any) -> AblationSettings:
+def _own_settings(
+    kind: type[Own], config: Path | None, assignments: tuple[str, ...], root: str | None, **others: Any
+) -> Own:
+    """Settings of a flow that are not a part of the chain's; BadInput for the short forms of that."""
     named = [name for name, value in others.items() if value is not None]
     if named:
-        raise BadInput(
-            f"--{named[0].replace('_', '-')}", "an ablation's corpora are in its configuration", "Leave it out"
-        )
+        option = f"--{named[0].replace('_', '-')}"
+        raise BadInput(option, "it is of the chain from crawl to model", "Name the setting by --set or --config")
     given = [assignment(text) for text in assignments]
     given += [("environment.root", root)] if root is not None else []
-    return load_settings(AblationSettings, AblationSettings(), config, given)
+    return load_settings(kind, kind(), config, given)
 
 
 def _show_seventy_billion(as_json: bool) -> None:

@@ -11,6 +11,8 @@ from flows.plans.planning import Plan, make_plan
 from flows.plans.sampling import PlanSettings
 from flows.plans.training_plan import DEVICE, PlannedLayout, TrainingPlan, plan_training, usual_rate
 from flows.plans.trial import measured_rate
+from flows.refreshes.refreshing import upcoming
+from flows.refreshes.settings import RefreshSettings
 from infra.cost import Cost, CostSettings
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -23,7 +25,7 @@ from model.estimates.memory import GIB, usable
 from model.estimates.rate import Rate, earlier_rate
 from tasks.config import CorpusSettings
 
-Planned = Literal["crawl_to_model", "build_corpus", "pretrain", "evaluate", "ablate"]
+Planned = Literal["crawl_to_model", "build_corpus", "refresh_corpus", "pretrain", "evaluate", "ablate"]
 _CHOICES, _ITEM_TOKENS = 4, 150
 """Of a benchmark's item, where nothing else is known: MMLU has 4 choices, HellaSwag about 100 tokens in each."""
 _ITEMS = 2000
@@ -108,6 +110,12 @@ def plan_ablation(settings: AblationSettings, options: PlanOptions) -> FlowPlan:
     trained = plan_training(settings.training, vocabulary_size, train_tokens=tokens, rate=rate)
     evaluation = _evaluation(settings.evaluation, trained, None)
     return _summed("ablate", environment, corpora, trained, len(variants) * len(settings.seeds), evaluation)
+
+
+def plan_refresh(refresh: RefreshSettings, environment: Environment, options: PlanOptions) -> FlowPlan:
+    """Plan a refresh: the versions that it would make of what is new. Training after it is planned by `pretrain`."""
+    corpora = [make_plan(each, environment, options.sample) for each in upcoming(Store(environment.root), refresh)]
+    return _summed("refresh_corpus", environment, corpora)
 
 
 def choose_rate(store: Store, training: TrainingSettings, vocabulary_size: int, options: PlanOptions) -> Rate:

@@ -10,6 +10,8 @@ from flows.plans.whole_plan import FlowPlan
 def render_flow(plan: FlowPlan) -> str:
     """The plan as text for a terminal of 120 columns."""
     blocks = [render(corpus) for corpus in plan.corpora]
+    if plan.flow == "refresh_corpus" and not blocks:
+        blocks.append("Nothing is new: the refresh ends in seconds")
     if plan.training is not None:
         several = f"{plan.trainings} trainings, each:\n" if plan.trainings > 1 else ""
         blocks.append(several + render_training(plan.training))

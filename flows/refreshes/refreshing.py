@@ -7,6 +7,7 @@ comes out the same: so the same command goes on where it was stopped, and ends w
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from flows.config import DatasetSettings
 from flows.refreshes.budget import Amount, Rate, choose
@@ -103,7 +104,7 @@ class Refreshing:
         """Make what is new into versions; the versions of this refresh, of an earlier attempt at it too."""
         journal = self._open_journal()
         for crawl in self.pending():
-            record = self._next(crawl, journal)
+            record = self._next(crawl, self._spent(journal))
             if record is None:
                 logger.info("refresh: the budget is spent; %s is left to the next refresh", crawl.name)
                 break
@@ -112,6 +113,22 @@ class Refreshing:
         made = [self._made(version) for version in journal.versions]
         self.store.remove(journal_path(self.name))
         return made
+
+    def upcoming(self) -> list[CorpusSettings]:
+        """What a refresh would build now, each version's settings; nothing is built or written.
+
+        What versions before would add to the index and spend of a budget of tokens is estimated.
+        """
+        asked, journal = fingerprint(refresh=self.refresh.identity()), self._known_journal()
+        found, spent = [], self._spent(journal) if journal.asked == asked else Amount()
+        for crawl in self.pending():
+            record = self._next(crawl, spent)
+            if record is None:
+                break
+            if record.shards:
+                found.append(self._corpus("", record))
+                spent += Amount(record.shards, record.bytes or 0, record.estimated_tokens or 0)
+        return found
 
     def pending(self) -> list[Crawl]:
         """The crawls to take, oldest first; BadInput if the list of crawls cannot be used."""
@@ -136,11 +153,16 @@ class Refreshing:
             source = source.model_copy(update={"crawl": sample_source().crawl})
         return resolve_source(source, self.store)
 
+    def _known_journal(self) -> RefreshJournal:
+        """The journal of an earlier attempt, this refresh's or another's, or a new one."""
+        path = journal_path(self.name)
+        if self.store.exists(path):
+            return RefreshJournal.load(self.store, path)
+        return RefreshJournal(asked=fingerprint(refresh=self.refresh.identity()))
+
     def _open_journal(self) -> RefreshJournal:
         """The journal of an earlier attempt at this refresh, whose last version is finished first; or a new one."""
-        path = journal_path(self.name)
-        asked = fingerprint(refresh=self.refresh.identity())
-        journal = RefreshJournal.load(self.store, path) if self.store.exists(path) else RefreshJournal(asked=asked)
+        asked, journal = fingerprint(refresh=self.refresh.identity()), self._known_journal()
         if journal.versions and self._is_half_finished(version := journal.versions[-1]):
             logger.info("refresh: %s/%s was published by a run that was stopped; it is finished", self.name, version)
             record = RefreshRecord.load(self.store, record_path(self.name, version))
@@ -157,14 +179,17 @@ class Refreshing:
         _, figures = change_report_paths(dataset_folder(self.name, version))
         return version in dataset_versions(self.store, self.name) and not self.store.exists(figures)
 
-    def _next(self, crawl: Crawl, journal: RefreshJournal) -> RefreshRecord | None:
-        """What to take of a crawl next; without shards if nothing is wanted any more, None if nothing fits."""
+    def _next(self, crawl: Crawl, spent: Amount) -> RefreshRecord | None:
+        """What to take of a crawl next, where so much of the budget is spent.
+
+        A record without shards means that nothing is wanted any more, None that nothing fits.
+        """
         source = self.source().model_copy(update={"crawl": crawl.name})
         listed, parts = shard_paths(source, self.store), taken(self.store, self.name)
         first = next_shard(parts, crawl.name, source.first_shard)
         left, end = listed[max(first - source.first_shard, 0) :], source.first_shard + len(listed)
         budget, rate = self.refresh.budget, self._rate(parts)
-        chosen = choose(left, budget, self._spent(journal), lambda path: _size(path, source), rate)
+        chosen = choose(left, budget, spent, lambda path: _size(path, source), rate)
         if left and not chosen.shards:
             return None
         sized = budget.bytes is not None or budget.tokens is not None
@@ -286,3 +311,12 @@ def _size(path: str, source: SourceSettings) -> int | None:
         return 0
     except (SourceUnavailableError, ValueError) as error:
         raise BadInput(str(error), "sizes of shards must be readable", "Run the same again later") from error
+
+
+def upcoming(store: Store, refresh: RefreshSettings) -> list[CorpusSettings]:
+    """What a refresh would build now; see `Refreshing.upcoming`."""
+
+    def none(*_: Any) -> NoReturn:
+        raise AssertionError("nothing is made to see what is to come")
+
+    return Refreshing(store, refresh, build=none, report=none, index=none).upcoming()

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from infra.environment import Environment
 from infra.settings import Settings, opened, operational
 from model.config import Duration, EvaluationSettings, OptimizerSettings
 from model.findings.verdict import PromotionSettings
@@ -74,3 +75,12 @@ class RefreshSettings(Settings):
     """How far a version may differ from the one before it without an alarm."""
     continuation: ContinuationSettings | None = None
     """Training that goes on from the champion after a refresh; unset trains nothing."""
+
+
+class RefreshOptions(Settings):
+    """Settings of `gristmill refresh`, and of its plan."""
+
+    environment: Environment = operational(Environment())
+    """Where the work is done."""
+    refresh: RefreshSettings = RefreshSettings()
+    """What is taken of newer crawls, how it is judged, and what is trained on it."""

@@ -25,7 +25,7 @@ from infra.store import Store
 from model.data.shards import verify_shards
 from tests.e2e.compose_processes import PERSON, Composed, confined, programs, wait
 from tests.e2e.logins import ask, refused
-from tests.flows.refreshes import settings, write_crawls
+from tests.flows.small_crawls import settings, write_crawls
 
 pytestmark = pytest.mark.e2e
 MEMORY = 4 << 30

@@ -13,7 +13,7 @@ from playwright.sync_api import expect
 from flows.deployments import every_deployment
 from tests.e2e.browser import PrefectPage
 from tests.flows.conftest import REPOSITORY
-from tests.flows.refreshes import write_crawls
+from tests.flows.small_crawls import write_crawls
 from tests.flows.stacks import BIN, Stack, ask
 from tests.tasks.documents import prose
 

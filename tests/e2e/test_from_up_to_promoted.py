@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.e2e.browser import PrefectPage
-from tests.flows.refreshes import write_crawls
+from tests.flows.small_crawls import write_crawls
 from tests.flows.stacks import Stack, ask, wait_until
 from tests.tasks.documents import prose
 

@@ -17,7 +17,7 @@ from infra.lock import only_one
 from infra.manifest import dataset_versions, load_dataset
 from infra.store import Store
 from tests.flows.conftest import REPOSITORY
-from tests.flows.refreshes import Builder, Stopped, settings, write_crawls
+from tests.flows.small_crawls import Builder, Stopped, settings, write_crawls
 from tests.flows.stacks import BIN, Stack, nested
 
 pytestmark = pytest.mark.e2e

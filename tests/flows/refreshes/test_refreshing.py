@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.refreshes.refreshing import upcoming
 from infra.cluster import Cluster
 from infra.errors import BadInput
 from infra.manifest import dataset_versions, load_dataset
 from infra.store import Store
-from tests.flows.refreshes import Builder, Stopped, settings, write_crawls
+from tests.flows.small_crawls import Builder, Stopped, settings, write_crawls
 
 A, B, C = "CC-MAIN-2026-05", "CC-MAIN-2026-10", "CC-MAIN-2026-14"
 FIRST = [list(range(12))]
@@ -68,6 +69,17 @@ def test_a_refresh_that_was_stopped_keeps_to_its_budget_and_the_next_takes_the_r
     assert [each.name for each in steps.pending()] == [B]
     assert [(each.version, each.first_shard, each.shards) for each in steps.run()] == [("2026.10-2", 1, 1)]
     assert steps.pending() == []
+
+
+def test_what_is_to_come_is_what_is_built(mirror: Path, builder: Builder):
+    write_crawls(mirror, {A: FIRST, B: SECOND})
+    refresh = settings(mirror, first_crawl=A, budget={"shards": 2})
+    planned = upcoming(builder.store, refresh)
+    assert [(each.source.crawl, each.source.shards) for each in planned] == [(A, 1), (B, 1)]
+    assert not builder.store.exists("datasets")
+    assert not builder.store.exists("refreshes")
+    builder.refreshing(refresh).run()
+    assert [(each.source.crawl, each.source.first_shard) for each in upcoming(builder.store, refresh)] == [(B, 1)]
 
 
 def test_where_a_dataset_begins(mirror: Path, builder: Builder):
