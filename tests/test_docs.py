@@ -11,7 +11,8 @@ from flows.ablations.settings import AblationSettings, variant_corpora
 from flows.cli import main
 from flows.command_line import SettingsCommand, gather
 from flows.config import PipelineSettings
-from infra.configuration import load_settings
+from flows.refreshes.settings import RefreshOptions
+from infra.configuration import assignment, load_settings
 from infra.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
@@ -29,7 +30,10 @@ def test_commands_of_the_readme_mean_something(line: str):
     _, name, *arguments = shlex.split(line)
     command = main.commands[name]
     given = command.make_context(name, arguments).params
-    if isinstance(command, SettingsCommand) and command.kind is PipelineSettings:
+    of_its_own: dict[str, type[Settings]] = {"refresh_corpus": RefreshOptions, "ablate": AblationSettings}
+    if (kind := of_its_own.get(given.get("flow", ""))) is not None:
+        assert load_settings(kind, kind(), given["config"], list(map(assignment, given["assignments"])))
+    elif isinstance(command, SettingsCommand) and command.kind is PipelineSettings:
         own_of_plan = ("flow", "sample_shards", "sample_records", "seventy_billion", "device", "mfu", "measure")
         for own in ("as_json", "tokens_per_second", *own_of_plan):
             given.pop(own, None)
