@@ -33,8 +33,8 @@ ui: $(INSTALLED) ## Show the demo's runs: Prefect on port 4200, MLflow on port 5
 test: $(INSTALLED) $(PEER) ## Run all tests; datatrove, which some compare with, gets an environment of its own
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-e2e: $(INSTALLED) ## Run what takes minutes: browsers, kills, every server of docker-compose.yml as a process
-	@$(BIN)/python -m pytest tests/e2e -m e2e $(E2E)
+e2e: $(INSTALLED) ## Run what takes minutes: browsers, kills, Slurm (SLURM_PREFIX), docker-compose.yml as processes
+	@$(BIN)/python -m pytest -m e2e $(E2E)
 
 lint: $(INSTALLED) ## Check style, types and layers
 	@$(BIN)/ruff check .

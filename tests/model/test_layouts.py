@@ -26,7 +26,10 @@ FOUR = (
 )
 
 
-@pytest.mark.parametrize(("names", "more"), [(TWO, ARCHITECTURES), (FOUR, [])], ids=["two", "four"])
+@pytest.mark.parametrize(
+    ("names", "more"),
+    [pytest.param(TWO, ARCHITECTURES, id="two"), pytest.param(FOUR, [], id="four", marks=pytest.mark.e2e)],
+)
 def test_layouts_train_alike(names: tuple[str, ...], more: list[Case]) -> None:
     cases = [*(each for each in CASES if each.name in names), *more]
     outcomes = measure(Order(cases=tuple(cases), steps=STEPS), [cases[0].parallel.processes])
