@@ -64,6 +64,8 @@ class _Looker(StageRunner):
 
 def already_made(corpus: CorpusSettings, store: Store) -> AlreadyMade:
     """Look for the stages of a corpus, its source resolved; BadInput as a run would raise it for the same settings."""
+    if not store.exists("stages"):  # a root that nobody has used stays as it is, without a list of the crawl's shards
+        return AlreadyMade(stages=(), complete=False)
     looker, settings = _Looker(store, cast("Cluster", None)), pinned_corpus(corpus, store)
     try:
         refine(looker, measure(looker, settings), settings)

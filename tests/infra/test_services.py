@@ -1,5 +1,6 @@
 """Services that are started, watched, and stopped by another process."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -105,7 +106,8 @@ def test_one_that_is_killed_is_started_again(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     port = str(free_port())
     address = f"http://127.0.0.1:{port}/"
-    with Services(tmp_path / "own") as services:
+    # A local Dask cluster of other tests lets only critical lines through to handlers that are there already.
+    with caplog.at_level(logging.WARNING), Services(tmp_path / "own") as services:
         service = Service("server", "their_server", [port], address, address, children_go_on=go_on)
         first = services.start(service).process
         assert first is not None

@@ -123,6 +123,7 @@ def hold_back(process: psutil.Process, until: threading.Event) -> None:
             process.resume()
 
 
+@pytest.mark.e2e
 def test_a_slow_process_is_named_and_stops_the_run(store, dataset) -> None:
     health = {"straggler": "stop", "straggler_every": 4, "straggler_factor": 4.0}
     run = prepare_run(store, dataset, "slow", small_training(60, parallel=layout(data=2), health=health))

@@ -39,6 +39,9 @@ of over 300 characters, most of them marks, may be split simply (spaCy takes hou
 words with the same hash."""
 
 
+pytestmark = pytest.mark.e2e  # datatrove reads the whole mirror for it: minutes
+
+
 @pytest.fixture(scope="module")
 def documents(shared_data: Path) -> tuple[list[str], list[str]]:
     """Ids and texts of both crawls of the mirror."""

@@ -16,6 +16,7 @@ from flows.plans.estimates import Estimate, StagePlan, files_bytes
 from flows.plans.plan_text import render, size, time
 from flows.plans.planning import Plan, disk_warning, make_plan
 from flows.plans.sampling import PlanSettings, evenly
+from flows.plans.whole_plan import FlowPlan
 from infra.cluster import Cluster
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -68,7 +69,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory, crawl: Path) -> Plan:
     result = CliRunner().invoke(main, ["plan", *options, "--sample-records", "25"], catch_exceptions=False)
     assert result.exit_code == 0
     assert list(root.iterdir()) == []
-    return Plan.model_validate_json(result.stdout)
+    return FlowPlan.model_validate_json(result.stdout).corpora[0]
 
 
 @pytest.fixture(scope="module")
