@@ -45,7 +45,7 @@ def postgres(folder: Path) -> Iterator[dict[str, str]]:
     subprocess.run([*confined(user.pw_uid), "initdb", "-D", str(folder / "data"), *options], **run)
     serve = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
     command = [*confined(user.pw_uid), str(PROGRAMS / "postgres"), "-D", str(folder / "data"), *serve]
-    with running(command, {"PATH": str(PROGRAMS)}, folder.parent / "postgres.log"):
+    with running(command, {"PATH": f"{PROGRAMS}:/usr/bin:/bin"}, folder.parent / "postgres.log"):
         login = {**os.environ, "PGPASSWORD": "a password: with/signs"}
         psql = [str(PROGRAMS / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-c"]
         ready = [str(PROGRAMS / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
