@@ -27,7 +27,7 @@ from infra.store import TEMPORARY_SUFFIX, Store, sync_path
 
 logger = logging.getLogger(__name__)
 _DATABASES = ("prefect/prefect.db", "mlflow.db")
-_ADDRESSES = {"prefect": "PREFECT_SERVER_DATABASE_CONNECTION_URL", "mlflow": "MLFLOW_BACKEND_STORE_URI"}
+ADDRESSES = {"prefect": "PREFECT_SERVER_DATABASE_CONNECTION_URL", "mlflow": "MLFLOW_BACKEND_STORE_URI"}
 _NOT_KEPT = ("services", "dask", "prefect")
 """Logs and scratch of servers that run; of Prefect's home the database alone."""
 
@@ -155,7 +155,7 @@ def _databases(root: Path, folder: Path) -> Iterator[str]:
     for path in (root / name for name in _DATABASES):
         if path.exists():
             yield _copy_sqlite(path, folder / path.name)
-    for name in _ADDRESSES:
+    for name in ADDRESSES:
         if (address := _postgres(name)) is not None:
             dump = folder / f"{name}.dump"
             _postgres_tool("pg_dump", address, "--format=custom", "--no-owner", f"--file={dump}")
@@ -179,16 +179,16 @@ def _copy_sqlite(source: Path, target: Path) -> str:
 def _restore_postgres(name: str, dump: Path) -> None:
     if (address := _postgres(name)) is None:
         raise BadInput(
-            f"{dump} is of Postgres, and {_ADDRESSES[name]} is not set to a Postgres database",
+            f"{dump} is of Postgres, and {ADDRESSES[name]} is not set to a Postgres database",
             "a database is restored into an empty one of the same kind",
-            f"Make an empty database and set {_ADDRESSES[name]}",
+            f"Make an empty database and set {ADDRESSES[name]}",
         )
     _postgres_tool("pg_restore", address, "--no-owner", "--exit-on-error", str(dump))
 
 
 def _postgres(name: Literal["prefect", "mlflow"] | str) -> str | None:
     """The address of a database, if it is in Postgres."""
-    address = os.environ.get(_ADDRESSES[name], "")
+    address = os.environ.get(ADDRESSES[name], "")
     return address if address.startswith("postgres") else None
 
 

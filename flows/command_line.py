@@ -6,9 +6,8 @@ Exit code 0: done; 1: a run failed; 2: bad input.
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import click
@@ -78,12 +77,11 @@ def settings_options() -> tuple[Any, ...]:
 
 
 def with_settings(
-    name: str, sections: tuple[str, ...], takes_dataset: bool = False, own: Mapping[str, Any] = MappingProxyType({})
+    name: str, sections: tuple[str, ...], takes_dataset: bool = False
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function of (settings, json output) a command with the options that all commands share.
 
     If it takes a dataset, NAME or NAME/VERSION may follow the command; the function is told whether one did.
-    Options of its own, by name, are given to the function too.
     """
     dataset = click.argument("dataset", metavar="[NAME[/VERSION]]", required=False)
     options = settings_options()
@@ -91,11 +89,10 @@ def with_settings(
     def decorate(function: Callable[..., Any]) -> click.Command:
         def run(as_json: bool, **given: Any) -> None:
             named = {"named": given["dataset"] is not None} if takes_dataset else {}
-            named |= {option: given.pop(option) for option in own}
             exit_with(lambda: function(gather(name, **given), as_json, **named), as_json)
 
         command: Any = run
-        for option in reversed((dataset, *options) if takes_dataset else (*own.values(), *options)):
+        for option in reversed((dataset, *options) if takes_dataset else options):
             command = option(command)
         made = click.command(name, cls=SettingsCommand, help=function.__doc__)(command)
         made.sections = sections

@@ -40,7 +40,7 @@ from model.run import (
     open_run_folder,
     step_name,
 )
-from model.tracked_checkpoints import checkpoint_of
+from model.tracked_checkpoints import checkpoint_of, meta_path
 
 logger = logging.getLogger(__name__)
 pc: Any = pyarrow.compute  # its functions are made when it is imported: types know few of them
@@ -207,16 +207,12 @@ def _checkpoint(store: Store, candidate: Contender) -> Checkpoint:
     return found
 
 
-def _meta_path(candidate: Contender) -> str:
-    return f"{candidate.run.folder}/checkpoints/{step_name(candidate.record.step)}/meta.json"
-
-
 def _files(store: Store, candidate: Contender) -> dict[str, bytes]:
     """What a later judgement needs of a champion whose folder may be gone or on another machine by then."""
     files = {
         "run.json": candidate.run.model_dump_json(indent=1).encode(),
         "evaluation.json": candidate.record.model_dump_json(indent=1).encode(),
-        "checkpoint.json": store.read_bytes(_meta_path(candidate)),
+        "checkpoint.json": store.read_bytes(meta_path(candidate.run, candidate.record.step)),
     }
     for name in _TABLES:
         buffer = io.BytesIO()

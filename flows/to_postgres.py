@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.backup import ADDRESSES
 from infra.child import child_command
 from infra.errors import BadInput, RunFailed
 from infra.mlflow_database import migrate
@@ -20,7 +21,6 @@ from infra.store import Store
 
 logger = logging.getLogger(__name__)
 _ROWS = 500
-_PREFECT, _MLFLOW = "PREFECT_SERVER_DATABASE_CONNECTION_URL", "MLFLOW_BACKEND_STORE_URI"
 
 
 class Moved(Settings):
@@ -44,16 +44,16 @@ def move_to_postgres(root: str) -> Moved:
     if status(root).services:
         raise BadInput(f"the servers of {root} run", "nobody may write while rows are moved", "`gristmill down`")
     store = Store(root)
-    addresses = {name: _address(name) for name in (_PREFECT, _MLFLOW)}
+    addresses = {database: _address(variable) for database, variable in ADDRESSES.items()}
     rows = {}
     prefect = store.local_path("prefect/prefect.db").absolute()
     if prefect.exists():
         _migrate_prefect()
-        rows |= _move("prefect", _prefect_tables(), prefect, addresses[_PREFECT])
+        rows |= _move("prefect", _prefect_tables(), prefect, addresses["prefect"])
     mlflow = store.local_path("mlflow.db").absolute()
     if mlflow.exists():
-        migrate(addresses[_MLFLOW])
-        rows |= _move("mlflow", _mlflow_tables(), mlflow, addresses[_MLFLOW])
+        migrate(addresses["mlflow"])
+        rows |= _move("mlflow", _mlflow_tables(), mlflow, addresses["mlflow"])
     return Moved(rows=rows)
 
 

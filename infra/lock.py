@@ -23,9 +23,7 @@ def only_one(store: Store, path: str, what: str) -> Iterator[None]:
     `path` is that of the lock's file, relative to the root; of a remote root it is in this machine's folder for
     temporary files. Other machines are not kept away.
     """
-    file = store.local_path(path) if store.is_local else _elsewhere(store, path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = _open(store, path)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,14 +46,19 @@ def only_one(store: Store, path: str, what: str) -> Iterator[None]:
 @contextmanager
 def in_use(store: Store, path: str) -> Iterator[None]:
     """Use something that `only_one` may be about to change: with others, and after it is done. `path` as there."""
-    file = store.local_path(path) if store.is_local else _elsewhere(store, path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    descriptor = _open(store, path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(store: Store, path: str) -> int:
+    """The lock's file; that of a remote root lies on this machine."""
+    file = store.local_path(path) if store.is_local else _elsewhere(store, path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 
 def _elsewhere(store: Store, path: str) -> Path:

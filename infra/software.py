@@ -65,7 +65,7 @@ def hardware_tags() -> dict[str, str]:
         "hardware.cores": str(usable_cores()),
         "hardware.memory_gib": f"{psutil.virtual_memory().total / 2**30:.0f}",
     }
-    if gpus := _gpus():
+    if gpus := driver_says("name"):
         tags["hardware.gpus"] = ", ".join(f"{gpus.count(name)} x {name}" for name in dict.fromkeys(gpus))
     return tags
 
@@ -83,9 +83,9 @@ def _processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-def _gpus() -> list[str]:
-    """Names of NVIDIA's GPUs; none where its driver is not installed."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def driver_says(field: str) -> list[str]:
+    """A field of each of NVIDIA's GPUs, such as name, without its unit; none where the driver is not installed."""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

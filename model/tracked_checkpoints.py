@@ -22,9 +22,14 @@ def checkpoint_steps(store: Store, run: RunRecord) -> list[int]:
     return [int(name[5:]) for name in names if store.exists(f"{folder}/{name}/meta.json")]
 
 
+def meta_path(run: RunRecord, step: int) -> str:
+    """Path of the file that is written last of a checkpoint, relative to the root."""
+    return f"{run.folder}/checkpoints/{step_name(step)}/meta.json"
+
+
 def checkpoint_of(store: Store, run: RunRecord, step: int) -> Checkpoint | None:
     """What is told of the checkpoint of a step and of its evaluation, if there is one; None if it is gone."""
-    path = f"{run.folder}/checkpoints/{step_name(step)}/meta.json"
+    path = meta_path(run, step)
     try:
         meta = store.read_bytes(path)
     except FileNotFoundError:

@@ -3,9 +3,9 @@
 Dense, without sparsity, of the form with the higher clocks (SXM where there is one); from the vendors' data sheets.
 """
 
-import shutil
-import subprocess
 from typing import Literal
+
+from infra.software import driver_says
 
 _PEAKS = (
     # Part of the name, bfloat16 TFLOP/s, float32 TFLOP/s; the first that occurs in the name counts.
@@ -42,16 +42,4 @@ def peak_flops(
 
 def this_device() -> str | None:
     """Name of this machine's first GPU, as the driver says; None without one."""
-    return driver_says("name")
-
-
-def driver_says(field: str) -> str | None:
-    """A field of this machine's first GPU, without its unit; None without a driver or a GPU."""
-    if (tool := shutil.which("nvidia-smi")) is None:
-        return None
-    query = [tool, f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return lines[0].strip() if lines else None
+    return next(iter(driver_says("name")), None)

@@ -36,8 +36,8 @@ and 71.2 GiB where H200s showed 44 and 68 (1.1 B, micro-batches of 4 and 8), 86 
 """
 
 from infra.settings import Settings
+from infra.software import driver_says
 from model.config import TrainingSettings
-from model.estimates.devices import driver_says
 from model.estimates.flops import body_parameters
 from model.settings.architecture import ModelSettings, embedding_rows, lengths
 from model.settings.layout import ParallelSettings
@@ -80,8 +80,8 @@ def device_memory(parallel: ParallelSettings) -> float | None:
     """Bytes of a device: as the settings say, or as the driver says of this machine's first GPU; None without one."""
     if parallel.device_memory_gib is not None:
         return parallel.device_memory_gib * GIB
-    mebibytes = driver_says("memory.total")
-    return float(mebibytes) * (1 << 20) if mebibytes and mebibytes.replace(".", "").isdigit() else None
+    mebibytes = next(iter(driver_says("memory.total")), "")
+    return float(mebibytes) * (1 << 20) if mebibytes.isdigit() else None
 
 
 def _on_stage(training: TrainingSettings, vocabulary_size: int, stage: int, *, fused: bool) -> Memory:

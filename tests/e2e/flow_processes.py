@@ -1,6 +1,5 @@
 """A flow run as the operating system sees it, how far its work is, and settings of work that lasts long enough."""
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ import psutil
 
 from infra.manifest import load_dataset
 from infra.store import Store
+from model.run import read_metrics
 from tests.flows.stacks import Stack, ask, nested
 from tests.flows.test_end_to_end import SETTINGS
 from tests.tasks.documents import prose
@@ -90,15 +90,8 @@ def engine_of(flow_run: str) -> psutil.Process:
 
 
 def rows_of(stack: Stack, run: str) -> list[dict[str, Any]]:
-    """metrics.jsonl of a run; empty before it exists. The last line may be half written."""
-    rows = []
-    for path in (stack.root / "runs" / run).glob("*/metrics.jsonl"):
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+    """metrics.jsonl of a run; empty before it exists."""
+    return [row for folder in (stack.root / "runs" / run).glob("*") for row in read_metrics(folder)]
 
 
 def checkpoints_of(stack: Stack, run: str) -> list[int]:

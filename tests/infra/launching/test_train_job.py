@@ -88,4 +88,6 @@ def test_secrets_have_no_place_in_a_manifest() -> None:
 
 def test_a_folder_outside_the_volume_is_refused() -> None:
     with pytest.raises(BadInput, match="mount_path = /data"):
-        train_job(SPEC.model_copy(update={"folder": "/home/runs"}), SETTINGS, NodeShape(nodes=2, processes_per_node=8))
+        train_job(
+            SPEC.model_copy(update={"folder": "/elsewhere/runs"}), SETTINGS, NodeShape(nodes=2, processes_per_node=8)
+        )
