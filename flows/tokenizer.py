@@ -9,6 +9,8 @@ from flows import progress
 from flows.config import DatasetSettings
 from flows.corpus import stage
 from flows.live.watching import watched_runner
+from flows.plans.tokenizer_plan import plan_tokenizer
+from flows.plans.whole_plan import refuse
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, StageManifest, load_dataset
@@ -41,6 +43,8 @@ def train_tokenizer(
         measured_bytes: Held-out text to measure bytes per token on, at most.
     """
     progress.let_through()
+    if environment.cost.budget is not None:
+        refuse(plan_tokenizer(dataset, tokenizer, measured_bytes, environment))
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     documents = _documents(store, manifest)

@@ -40,7 +40,7 @@ OWN_VALUES, AS_DEFAULT = "Own values", "As default"
 
 def as_form(schema: dict[str, Any], kind: type[BaseModel]) -> None:
     """Change the JSON schema of a class of settings into one that Prefect's form shows well."""
-    schema["title"] = _words(kind.__name__) if _is_one_of_many(kind) else OWN_VALUES
+    schema["title"] = words_of(kind.__name__) if _is_one_of_many(kind) else OWN_VALUES
     properties = schema.get("properties", {})
     last = []
     for name, field in kind.model_fields.items():
@@ -53,7 +53,7 @@ def as_form(schema: dict[str, Any], kind: type[BaseModel]) -> None:
 
 def _change(schema: dict[str, Any], name: str, field: FieldInfo) -> bool:
     """Change the schema of a field; returns whether it is a section."""
-    schema["title"] = _words(name)
+    schema["title"] = words_of(name)
     default = field.get_default(call_default_factory=True)
     for each in (schema, schema.get("items"), schema.get("additionalProperties")):
         if isinstance(each, dict) and "oneOf" in each:
@@ -134,8 +134,8 @@ def _is_one_of_many(kind: type[BaseModel]) -> bool:
     return any(get_origin(each.annotation) is Literal and len(get_args(each.annotation)) == 1 for each in fields)
 
 
-def _words(name: str) -> str:
-    """`mlflow_tracking_uri` becomes "MLflow tracking URI", `SlurmSettings` "Slurm"."""
+def words_of(name: str) -> str:
+    """Words for a field or class: `mlflow_tracking_uri` is "MLflow tracking URI", `SlurmSettings` is "Slurm"."""
     if "_" not in name and not name.islower():
         name = "".join(f"_{each.lower()}" if each.isupper() else each for each in name.removesuffix("Settings"))
     words = [_SPELLED.get(each, each) for each in name.strip("_").split("_")]

@@ -89,8 +89,8 @@ class TrackedCheckpoints:
             self._asked = True
 
     def _written(self, step: int) -> tuple[int, ...]:
-        meta = f"{self._run.folder}/checkpoints/{step_name(step)}/meta.json"
-        return tuple(_modified(self._store.local_path(path)) for path in (meta, evaluation_path(self._run, step)))
+        paths = (meta_path(self._run, step), evaluation_path(self._run, step))
+        return tuple(_modified(self._store.local_path(path)) for path in paths)
 
 
 def _modified(path: Path) -> int:

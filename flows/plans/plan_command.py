@@ -7,12 +7,13 @@ import click
 
 from flows.ablations.settings import AblationSettings
 from flows.command_line import SettingsCommand, exit_with, gather, prepare, print_json, settings_options
+from flows.commands import TokenizerOptions
 from flows.refreshes.settings import RefreshOptions
 from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
 
-FLOWS = ("crawl_to_model", "build_corpus", "refresh_corpus", "pretrain", "evaluate", "ablate")
-Own = TypeVar("Own", AblationSettings, RefreshOptions)
+FLOWS = ("crawl_to_model", "build_corpus", "refresh_corpus", "train_tokenizer", "pretrain", "evaluate", "ablate")
+Own = TypeVar("Own", AblationSettings, RefreshOptions, TokenizerOptions)
 _OPTIONS = (
     click.argument("flow", type=click.Choice(FLOWS), default="build_corpus", required=False, metavar="[FLOW]"),
     *settings_options(),
@@ -31,9 +32,10 @@ _OPTIONS = (
 def plan(as_json: bool, **given: Any) -> None:
     """Say what a flow will take before it runs: time, bytes, memory, machines, money.
 
-    FLOW is crawl_to_model, build_corpus (the default), refresh_corpus, pretrain, evaluate or ablate; others take
-    seconds. A corpus is measured on a sample of its source; what is there already is taken off. Prices and a budget
-    are settings, such as environment.cost.gpu_hour=2.5. Exit code 1: the flow would be refused.
+    FLOW is crawl_to_model, build_corpus (the default), refresh_corpus, train_tokenizer, pretrain, evaluate or ablate;
+    compare and promote take seconds, and retain has a dry run. A corpus is measured on a sample of its source; what is
+    there already is taken off. Prices and a budget are settings, such as environment.cost.gpu_hour=2.5. Exit code 1:
+    the flow would be refused.
     """
     exit_with(lambda: _plan(as_json, **given), as_json)
 
@@ -42,6 +44,7 @@ def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None
     if seventy_billion:
         return _show_seventy_billion(as_json)
     from flows.plans.sampling import PlanSettings
+    from flows.plans.tokenizer_plan import plan_tokenizer
     from flows.plans.whole_plan import PlanOptions, plan_ablation, plan_pipeline, plan_refresh
     from flows.plans.whole_plan_text import render_flow
 
@@ -56,6 +59,9 @@ def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None
         refresh = _own_settings(RefreshOptions, **given)
         prepare(refresh)
         made = plan_refresh(refresh.refresh, refresh.environment, options)
+    elif flow == "train_tokenizer":
+        chosen = _own_settings(TokenizerOptions, **given)
+        made = plan_tokenizer(chosen.dataset, chosen.tokenizer, chosen.measured_bytes, chosen.environment)
     else:
         chosen = gather("plan", **given)
         prepare(chosen)

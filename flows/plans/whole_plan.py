@@ -25,7 +25,9 @@ from model.estimates.memory import GIB, usable
 from model.estimates.rate import Rate, earlier_rate
 from tasks.config import CorpusSettings
 
-Planned = Literal["crawl_to_model", "build_corpus", "refresh_corpus", "pretrain", "evaluate", "ablate"]
+Planned = Literal[
+    "crawl_to_model", "build_corpus", "refresh_corpus", "train_tokenizer", "pretrain", "evaluate", "ablate"
+]
 _CHOICES, _ITEM_TOKENS = 4, 150
 """Of a benchmark's item, where nothing else is known: MMLU has 4 choices, HellaSwag about 100 tokens in each."""
 _ITEMS = 2000
@@ -69,11 +71,11 @@ class FlowPlan(Settings):
     """Of all of it."""
     seconds: float | None
     """Wall time, unknown where the rate of a device is."""
-    money: float | None
+    money: float | None = None
     """None where nothing that is used has a price."""
-    prices: CostSettings
-    notes: tuple[str, ...]
-    refused: tuple[str, ...]
+    prices: CostSettings = CostSettings()
+    notes: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
     """Why the flow would not be started."""
 
 
@@ -224,7 +226,6 @@ def _summed(
         cost += _device_cost(training, total) + Cost(stored_bytes=trainings * training.checkpoint_bytes)
         starts = trainings * training.rate.startup_seconds
         seconds += 3600 * total / training.layouts[0].parallel.processes + starts
-    money = cost.money(environment.cost)
     plan = FlowPlan(
         flow=flow,
         corpora=tuple(corpora),
@@ -233,13 +234,16 @@ def _summed(
         evaluation=evaluation,
         cost=cost,
         seconds=seconds if known else None,
-        money=money,
-        prices=environment.cost,
-        notes=(),
-        refused=(),
     )
-    refused = (*_refusals(plan), *_unlaunchable(environment, training))
-    return plan.model_copy(update={"notes": tuple(_notes(plan)), "refused": refused})
+    return concluded(plan, environment)
+
+
+def concluded(plan: FlowPlan, environment: Environment) -> FlowPlan:
+    """A plan with what its cost is in money, what is to be noted, and why it would be refused."""
+    plan = plan.model_copy(update={"money": plan.cost.money(environment.cost), "prices": environment.cost})
+    notes = (*plan.notes, *_notes(plan))
+    refused = (*_refusals(plan), *_unlaunchable(environment, plan.training))
+    return plan.model_copy(update={"notes": notes, "refused": refused})
 
 
 def _corpus_cost(plan: Plan) -> Cost:

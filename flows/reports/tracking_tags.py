@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from prefect.runtime import deployment, flow_run
+from prefect.utilities.urls import url_for
 
 from infra.environment import Environment
 from infra.software import software_tags
@@ -39,5 +40,4 @@ def run_tags(purpose: Purpose, more: Mapping[str, str], notes: str | None = None
 
 def flow_run_url() -> str:
     """The page of this flow run in the Prefect UI; empty for a server that lives only as long as the flow."""
-    url = str(flow_run.ui_url or "")
-    return url if url.startswith("http") else ""
+    return (flow_run.id and url_for("flow-run", obj_id=flow_run.id)) or ""

@@ -7,6 +7,7 @@ from typing import Any
 from flows.deployments import JOB_VARIABLES, VERSION, FlowDeployment, every_deployment
 from flows.servers.automations import HeartbeatSettings, register_automations
 from infra.environment import Environment
+from infra.forms import words_of
 
 
 def register(environment: Environment, pool: str, heartbeats: HeartbeatSettings = HeartbeatSettings()) -> list[str]:
@@ -44,7 +45,6 @@ def _register(
 ) -> str:
     from prefect.client.schemas.actions import DeploymentUpdate
     from prefect.exceptions import ObjectNotFound
-    from prefect.utilities.callables import parameter_schema
 
     flow = deployment.load()
     name = f"{flow.name}/{deployment.name}"
@@ -54,7 +54,7 @@ def _register(
         "tags": list(deployment.tags),
         "entrypoint": deployment.entrypoint.replace(":", "."),
         "parameters": deployment.form(addresses),
-        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+        "parameter_openapi_schema": _form(flow),
         "enforce_parameter_schema": True,
         "work_pool_name": pool,
         "job_variables": dict(job),
@@ -68,6 +68,16 @@ def _register(
     else:
         client.update_deployment(known.id, DeploymentUpdate(**values))
     return name
+
+
+def _form(flow: Any) -> dict[str, Any]:
+    """The schema of a flow's parameters; Prefect takes their bare names as titles."""
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(flow).model_dump(exclude_unset=True)
+    for name, parameter in schema["properties"].items():
+        parameter["title"] = words_of(name)
+    return schema
 
 
 def _once(deployment: FlowDeployment) -> dict[str, Any]:

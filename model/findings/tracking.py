@@ -1,8 +1,9 @@
-"""Delivers an evaluation to MLflow: curves over steps, tables of benchmarks and groups, samples that grow."""
+"""Delivers an evaluation to MLflow: curves over steps, tables, growing samples, the logged model of its checkpoint."""
 
 from infra.manifest import load_dataset
 from infra.run_description import log_inputs, used_dataset
 from infra.store import Store
+from infra.tracked_models import log_checkpoint
 from infra.tracking import Tolerant, TrackedRun, describe_run, log_file, log_metrics, log_table, open_client
 from model.findings.tracked import (
     benchmark_rows,
@@ -12,6 +13,7 @@ from model.findings.tracked import (
     sample_rows,
 )
 from model.run import EvaluationRecord, RunRecord, evaluation_path, load_launch
+from model.tracked_checkpoints import checkpoint_of
 
 EVALUATED = "evaluated_tokens"
 """The metric that is sent last: an evaluation that has it is there in full."""
@@ -47,4 +49,6 @@ def deliver_evaluation(
             log_table(tracked, rows, path, record.step)
     describe_run(tracked, evaluation_page(record, tokens))
     log_file(tracked, store.local_path(evaluation_path(run, record.step)), "evaluations")
+    if (checkpoint := checkpoint_of(store, run, record.step)) is not None:
+        log_checkpoint(client, tracked, checkpoint)
     client.log_metric(tracked.run_id, EVALUATED, tokens, step=record.step)

@@ -72,8 +72,8 @@ def patch(url: str, body: dict[str, Any]) -> None:
 def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stack):
     before = len(stack.flow_runs())
     page.open_form("build_corpus/default")
-    page.choose("corpus / Tokenizer", "Own values")
-    page.fill({"corpus / Tokenizer / Vocabulary size": "100"})
+    page.choose("Corpus / Tokenizer", "Own values")
+    page.fill({"Corpus / Tokenizer / Vocabulary size": "100"})
     page.press_submit()
     expect(page.page.get_by_text("100 is less than the minimum of 300").first).to_be_visible()
     page.screenshot("refused")
@@ -83,7 +83,7 @@ def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stac
 def test_what_cannot_work_together_fails_at_once_with_its_reason(page: PrefectPage, stack: Stack):
     page.open_form("crawl_to_model/demo")
     page.fill(
-        {"settings / Training / Model / Hidden size": "100", "settings / Training / Model / Num attention heads": "3"}
+        {"Settings / Training / Model / Hidden size": "100", "Settings / Training / Model / Num attention heads": "3"}
     )
     run = page.submit()
     page.expect_state("Failed")
@@ -96,16 +96,16 @@ def test_what_cannot_work_together_fails_at_once_with_its_reason(page: PrefectPa
 
 def test_a_refresh_from_its_form_to_mlflow_and_back(page: PrefectPage, stack: Stack, mirror: Path):
     page.open_form("refresh_corpus/default")
-    page.choose("refresh / Budget / Shards", "Number")
-    page.choose("refresh / Corpus / Tokenizer", "Own values")
-    page.choose("refresh / Corpus / Heldout", "Own values")
+    page.choose("Refresh / Budget / Shards", "Number")
+    page.choose("Refresh / Corpus / Tokenizer", "Own values")
+    page.choose("Refresh / Corpus / Heldout", "Own values")
     page.fill(
         {
-            "refresh / Dataset": "news",
-            "refresh / Budget / Shards": "2",
-            "refresh / Corpus / Source / Base URL": str(mirror),
-            "refresh / Corpus / Tokenizer / Vocabulary size": "512",
-            "refresh / Corpus / Heldout / Fraction": "0.1",
+            "Refresh / Dataset": "news",
+            "Refresh / Budget / Shards": "2",
+            "Refresh / Corpus / Source / Base URL": str(mirror),
+            "Refresh / Corpus / Tokenizer / Vocabulary size": "512",
+            "Refresh / Corpus / Heldout / Fraction": "0.1",
         }
     )
     page.screenshot("refresh-form")
@@ -116,9 +116,9 @@ def test_a_refresh_from_its_form_to_mlflow_and_back(page: PrefectPage, stack: St
     page.screenshot("refresh-artifacts")
 
     (build,) = [each["id"] for each in stack.flow_runs() if each["parent_task_run_id"]]
-    (linked,) = [each["data"] for each in stack.artifacts() if each["key"] == "mlflow-run"]
+    (linked,) = [each["data"] for each in stack.artifacts() if each["key"] == "mlflow-corpus"]
     page.open_run(build, tab="Artifacts")
-    expect(page.page.get_by_text("mlflow-run").first).to_be_visible()
+    expect(page.page.get_by_text("mlflow-corpus").first).to_be_visible()
     page.screenshot("mlflow-link")
     page.page.goto(re.findall(r"\((http[^)]+)\)", linked)[0])  # where the link goes, in the same tab
     expect(page.page.get_by_text("news").first).to_be_visible()

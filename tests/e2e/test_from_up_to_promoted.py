@@ -29,14 +29,14 @@ def write_first(mirror: Path) -> dict[str, list[range]]:
 
 
 def fill_refresh(page: PrefectPage, mirror: Path) -> None:
-    page.choose("refresh / Corpus / Tokenizer", "Own values")
-    page.choose("refresh / Corpus / Heldout", "Own values")
+    page.choose("Refresh / Corpus / Tokenizer", "Own values")
+    page.choose("Refresh / Corpus / Heldout", "Own values")
     page.fill(
         {
-            "refresh / Dataset": DATASET,
-            "refresh / Corpus / Source / Base URL": str(mirror),
-            "refresh / Corpus / Tokenizer / Vocabulary size": "512",
-            "refresh / Corpus / Heldout / Fraction": "0.4",
+            "Refresh / Dataset": DATASET,
+            "Refresh / Corpus / Source / Base URL": str(mirror),
+            "Refresh / Corpus / Tokenizer / Vocabulary size": "512",
+            "Refresh / Corpus / Heldout / Fraction": "0.4",
         }
     )
 
@@ -75,7 +75,7 @@ def test_from_up_to_a_promoted_model(page: PrefectPage, stack: Stack, tmp_path: 
 
     # A model is trained on the newest version,
     page.open_form("pretrain/demo")
-    page.fill({"run": "person", "dataset / Name": DATASET, "training / Duration / Steps": "40"})
+    page.fill({"Run": "person", "Dataset / Name": DATASET, "Training / Duration / Steps": "40"})
     run = page.submit()
     page.expect_state("Completed")
     page.open_run(run, tab="Artifacts")
@@ -84,13 +84,13 @@ def test_from_up_to_a_promoted_model(page: PrefectPage, stack: Stack, tmp_path: 
 
     # evaluated,
     page.open_form("evaluate/demo")
-    page.fill({"run": "person"})
+    page.fill({"Run": "person"})
     page.submit()
     page.expect_state("Completed")
 
     # and promoted.
     page.open_form("promote/default")
-    page.fill({"run": "person"})
+    page.fill({"Run": "person"})
     run = page.submit()
     page.expect_state("Completed")
     page.open_run(run, tab="Artifacts")

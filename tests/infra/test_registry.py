@@ -7,7 +7,7 @@ from infra.errors import BadInput, RunFailed
 from infra.registry import Checkpoint, Registry
 from infra.store import Store
 from infra.tracked_models import log_checkpoint, mark_removed
-from infra.tracking import TrackedRun, default_tracking_uri, open_run
+from infra.tracking import TrackedRun, default_tracking_uri, finish_run, open_run
 from tests.flows.conftest import free_port
 from tests.infra.mlflow_server import mlflow_server
 
@@ -131,12 +131,14 @@ def test_a_silent_server_is_bad_input(monkeypatch) -> None:
     assert "hunter2" not in str(refusal.value)
 
 
-def test_a_server_keeps_versions_and_files(store, tmp_path) -> None:
+def test_a_server_keeps_versions_and_files(store, tmp_path, capsys) -> None:
     address = f"http://127.0.0.1:{free_port()}"
     with mlflow_server(address, default_tracking_uri(store), tmp_path):
         run = open_run(store, address, "served", "small")
         registry = Registry(address, "served")
         version = registry.register(run, checkpoint("served"), {"evaluation.json": b"{}"})
+        finish_run(run)
+        assert not capsys.readouterr().out, "what a command prints with --json is one object"
         assert registry.register(run, checkpoint("served"), {}).version == version.version
         assert registry.read(version, "evaluation.json") == b"{}"
         registry.promote(version, None)
