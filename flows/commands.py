@@ -251,7 +251,7 @@ class RegisterOptions(Settings):
     """Settings of `gristmill register`."""
 
     environment: Environment = operational(Environment())
-    """Addresses that forms are filled in with."""
+    """Addresses that forms are filled in with; those that are not stated stay as they are registered."""
     pool: str = Field(default="gristmill", min_length=1)
     """Prefect's work pool."""
     heartbeats: HeartbeatSettings = HeartbeatSettings()

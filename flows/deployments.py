@@ -61,6 +61,10 @@ class FlowDeployment:
             return values | {"settings": {**values["settings"], "environment": environment}}
         return values | {"environment": environment} if environment else values
 
+    def addresses(self, form: Mapping[str, Any]) -> dict[str, Any]:
+        """The addresses that a form was filled in with."""
+        return form.get("settings", form).get("environment", {})
+
     def as_document(self) -> dict[str, Any]:
         """Its entry in prefect.yaml."""
         document: dict[str, Any] = {

@@ -140,7 +140,7 @@ def mixture(
 def _weighted(datasets: Sequence[DatasetManifest], share: float) -> dict[tuple[str, str], float]:
     """A share of the samples, spread by tokens."""
     whole = sum(each.tokens("train") for each in datasets)
-    return {(each.name, each.version): share * each.tokens("train") / whole for each in datasets}
+    return {(each.name, each.version): share * (each.tokens("train") / whole) for each in datasets}
 
 
 def _weights(store: Store, champion: RunRecord, step: int) -> str:

@@ -14,7 +14,8 @@ def register(environment: Environment, pool: str, heartbeats: HeartbeatSettings 
     """Register every flow with these addresses in its form; returns FLOW/NAME of each deployment.
 
     One that is there already gets today's form, description and parameters, and keeps its schedules, whether it is
-    paused, and how many of its runs may go on at once: those a person may have set.
+    paused, and how many of its runs may go on at once: those a person may have set. It also keeps the addresses that
+    are not stated now.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
@@ -66,6 +67,7 @@ def _register(
         own = client.create_flow_from_name(flow.name)
         client.create_deployment(own, deployment.name, **values, **_once(deployment))
     else:
+        values["parameters"] = deployment.form({**deployment.addresses(known.parameters), **addresses})
         client.update_deployment(known.id, DeploymentUpdate(**values))
     return name
 

@@ -59,6 +59,10 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     assert again["schedules"][0]["active"]
     assert again["global_concurrency_limit"]["limit"] == 3
     assert again["description"] == found["description"], "texts are those of the code"
+    assert again["parameters"]["environment"] == found["parameters"]["environment"]
+    assert again["parameters"]["environment"]["mlflow_tracking_uri"] == stack.mlflow
+    chain = ask(f"{stack.api}/deployments/name/crawl_to_model/demo")["parameters"]["settings"]
+    assert chain["environment"]["scheduler"] == stack.dask
     patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
 
