@@ -153,6 +153,7 @@ def test_a_run_whose_worker_died_too_does_not_stay_running(stack: Stack) -> None
     engine = engine_of(flow_run)
     os.kill(worker.pid, signal.SIGKILL)
     kill(engine)
+    until(lambda: not ranks_of(flow_run), "the end of the ranks", 90)
     until(lambda: not processes_of(flow_run), "the end of all processes", 90)
     assert state_of(stack, flow_run) == "RUNNING"
     assert checkpoints_of(stack, "zombie")[-1] == len(rows_of(stack, "zombie"))
@@ -173,7 +174,9 @@ def test_gristmill_up_is_killed(stack: Stack, clean_environment: dict[str, str])
     gone = until(lambda: not any(map(is_alive, family)) and not processes_of(flow_run), "the end of all", 150)
     print(f"\nall gone after {gone:.0f} s")
     assert checkpoints_of(stack, "orphan")[-1] == len(rows_of(stack, "orphan"))
-    with running_stack(stack.root, clean_environment, "heartbeats.seconds=30", "heartbeats.missed=3") as again:
+    addresses = {"prefect_port": stack.prefect, "mlflow_port": stack.mlflow, "dask_port": stack.dask}
+    ports = [f"{name}={address.rpartition(':')[2]}" for name, address in addresses.items()]
+    with running_stack(stack.root, clean_environment, "heartbeats.seconds=30", "heartbeats.missed=3", *ports) as again:
         seconds = until(lambda: state_of(again, flow_run) in ("CRASHED", "CANCELLED", "FAILED"), "an end", 300)
         print(f"{state_of(again, flow_run)} {seconds:.0f} s after the next start")
         run_again(again, flow_run)

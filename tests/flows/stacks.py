@@ -59,8 +59,9 @@ class Stack:
 
 @contextmanager
 def running_stack(root: Path, environment: Mapping[str, str], *assignments: str) -> Iterator[Stack]:
-    """Start everything for the length of a block; assignments are PATH=VALUE of its settings."""
-    ports = {name: free_port() for name in ("prefect_port", "mlflow_port", "dask_port", "dashboard_port")}
+    """Start everything for the length of a block; assignments are PATH=VALUE of its settings, its ports among them."""
+    ports = {name: str(free_port()) for name in ("prefect_port", "mlflow_port", "dask_port", "dashboard_port")}
+    ports |= {name: value for name, _, value in (each.partition("=") for each in assignments) if name in ports}
     given = [f"{name}={port}" for name, port in ports.items()] + list(assignments)
     command = [str(BIN / "gristmill"), "up", "--root", str(root), "--set", "environment.workers=2"]
     command += [part for each in given for part in ("--set", each)]
