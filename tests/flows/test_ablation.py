@@ -382,10 +382,8 @@ def write_words(source: Path, root: Path, documents: int = 120) -> dict[str, Any
     return variants
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_environment: dict[str, str]) -> Any:
-    """Both ablations of one root, and what was said while they were made."""
-    root = tmp_path_factory.mktemp("words")
+def small_ablation(source: Path, root: Path, **training: Any) -> dict[str, Any]:
+    """Settings of an ablation that takes a minute: real text against the same words in any order."""
     base = {
         "source": {"crawl": None},
         "signals": {"quality": {"languages_with_rules": ["en"], "c4": {"edit": False}}},
@@ -394,7 +392,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_env
         "tokenizer": {"vocabulary_size": 800},
     }
     shape = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_query_groups": 2}
-    training = {
+    small = {
         "model": {**shape, "ffn_hidden_size": 128, "sequence_length": 64},
         # Muon's updates bring so small a model far in few steps, whatever the seed.
         "optimizer": {"kind": "muon", "learning_rate": 4e-3, "min_learning_rate": 4e-4, "warmup_steps": 10},
@@ -403,16 +401,24 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_env
         "micro_batch_size": 8,
         "dtype": "float32",
         "log_every": 100,
+        **training,
     }
-    settings = {
+    return {
         "name": "words",
         "environment": {"root": str(root / "data"), "workers": 1},
         "base": base,
-        "variants": write_words(shared_data / "text" / "peps.jsonl.gz", root),
-        "training": training,
+        "variants": write_words(source, root),
+        "training": small,
         "seeds": SEEDS,
         "evaluation": {"groups": [], "micro_batch_size": 64, "benchmarks": {"bootstrap_draws": 100}},
     }
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_environment: dict[str, str]) -> Any:
+    """Both ablations of one root, and what was said while they were made."""
+    root = tmp_path_factory.mktemp("words")
+    settings = small_ablation(shared_data / "text" / "peps.jsonl.gz", root)
     (root / "ablation.json").write_text(json.dumps(settings))
     command = [sys.executable, "-c", COMMAND, str(root / "ablation.json")]
     done = subprocess.run(
