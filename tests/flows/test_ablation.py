@@ -346,14 +346,17 @@ def test_the_report_says_what_it_found(tmp_path: Path) -> None:
 SEEDS = [1]
 """Each takes half a minute: that of two is left to the tests above, on scores."""
 COMMAND = """
-import sys
+import sqlite3, sys
 from flows.cli import main
 
 for judge in ("heldout/real", "heldout/shuffled"):
     main(["ablate", "--config", sys.argv[1], "--set", f"judges=[{judge}]", "--json"], standalone_mode=False)
     print(end="\\0")
+    if judge == "heldout/real":
+        with sqlite3.connect(sys.argv[2]) as tracked:
+            tracked.execute("update runs set status = 'RUNNING'")
 """
-"""An ablation, and the same one again with another judge."""
+"""An ablation, and the same one again with another judge, as after flows that were killed when training had ended."""
 
 
 def shuffled(text: str, numbers: random.Random) -> str:
@@ -420,7 +423,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_env
     root = tmp_path_factory.mktemp("words")
     settings = small_ablation(shared_data / "text" / "peps.jsonl.gz", root)
     (root / "ablation.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-c", COMMAND, str(root / "ablation.json")]
+    command = [sys.executable, "-c", COMMAND, str(root / "ablation.json"), str(root / "data" / "mlflow.db")]
     done = subprocess.run(
         command, env=clean_environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=900, check=False
     )
@@ -460,6 +463,7 @@ def test_mlflow_has_every_run_and_the_ablation(words: Any) -> None:
     with sqlite3.connect(root / "mlflow.db") as tracked:
         tags = tracked.execute("select run_uuid, key, value from tags where key like 'ablation%'").fetchall()
         metrics = dict(tracked.execute("select key, value from latest_metrics where key like 'heldout/%/shuffled'"))
+        assert set(tracked.execute("select status from runs where name like 'words-%'")) == {("FINISHED",)}
     assert sorted(value for _, key, value in tags if key == "ablation.variant") == sorted(
         ["real", "shuffled"] * len(SEEDS)
     )

@@ -108,12 +108,7 @@ def test_a_second_run_finds_everything_done(
     root: Path, report: Report, small_crawl: Path, clean_environment: dict[str, str]
 ):
     before = time.time()
-    with sqlite3.connect(root / "mlflow.db") as tracked:  # as a flow leaves it that was killed after its training
-        tracked.execute("update runs set status = 'RUNNING'")
     done = demo(root, small_crawl, clean_environment)
-    with sqlite3.connect(root / "mlflow.db") as tracked:
-        run = tracked.execute("select status from runs where run_uuid = ?", (report.mlflow_run_id,))
-        assert run.fetchone() == ("FINISHED",)
     assert done.returncode == 0
     assert "done already" in done.stderr
     assert Report.model_validate_json(done.stdout) == report
