@@ -43,7 +43,7 @@ from flows.config import DatasetSettings, TrackingSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
 from flows.plans.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
-from flows.pretraining import pretrain
+from flows.pretraining import Wanted, handed_in, pretrain
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint
 from infra.store import Store
@@ -70,10 +70,14 @@ def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
     epochs = check_datasets(settings, datasets)
     heldout = _unseen_heldout(settings, datasets, store)
     tracked = open_tracked(store, settings, _fingerprint(settings, datasets), list(datasets.values()))
+    order = [(name, seed) for seed in settings.seeds for name in datasets]
+    wanted = [_wanted(settings, *each, datasets, tracked) for each in order]
     with ending_with(tracked):
-        runs = [
-            _train_and_measure(settings, name, seed, datasets, tracked) for seed in settings.seeds for name in datasets
-        ]
+        with handed_in(wanted, settings.environment):
+            runs = [
+                _train_and_measure(settings, *each, datasets, training)
+                for each, training in zip(order, wanted, strict=True)
+            ]
         record = _conclude(settings, datasets, epochs, runs, Unseen(heldout, contaminated_items(store, runs)))
         publish(store, record, tracked)
     return record
@@ -153,19 +157,30 @@ def _unseen_heldout(
     return common
 
 
-def _train_and_measure(
+def _others(name: str, datasets: Mapping[str, DatasetManifest]) -> list[str]:
+    return [f"{each.name}/{each.version}" for variant, each in datasets.items() if variant != name]
+
+
+def _wanted(
     settings: AblationSettings, name: str, seed: int, datasets: Mapping[str, DatasetManifest], tracked: TrackedRun
+) -> Wanted:
+    """The training of a variant."""
+    dataset = DatasetSettings(name=datasets[name].name, version=datasets[name].version)
+    training = training_of(settings, seed, _others(name, datasets))
+    return Wanted(dataset, f"{settings.name}-{name}-{seed}", training, _tracking(settings, name, seed, tracked))
+
+
+def _train_and_measure(
+    settings: AblationSettings, name: str, seed: int, datasets: Mapping[str, DatasetManifest], wanted: Wanted
 ) -> MeasuredRun:
     """A run of a variant, measured by its own processes at its last step, or later where that was not done."""
-    run, environment, own = f"{settings.name}-{name}-{seed}", settings.environment, datasets[name]
-    dataset, store = DatasetSettings(name=own.name, version=own.version), Store(environment.root)
-    others = [f"{each.name}/{each.version}" for each in datasets.values() if each is not own]
-    training, evaluation = training_of(settings, seed, others), evaluation_of(settings, others)
-    tracking = _tracking(settings, name, seed, tracked)
-    trained = pretrain.with_options(flow_run_name=f"pretrain {run}")(dataset, run, training, environment, tracking)
+    environment = settings.environment
+    store, evaluation = Store(environment.root), evaluation_of(settings, _others(name, datasets))
+    named = pretrain.with_options(flow_run_name=f"pretrain {wanted.run}")
+    trained = named(wanted.dataset, wanted.run, wanted.training, environment, wanted.tracking)
     found = _evaluation(store, trained.run, trained.summary.steps, evaluation)
     if found is None:
-        later = evaluate.with_options(flow_run_name=f"evaluate {run}")
+        later = evaluate.with_options(flow_run_name=f"evaluate {wanted.run}")
         found = later(trained.run.folder, evaluation, environment=environment).record
     elif found.tasks:
         found = contaminated(store, trained.run, found, ContaminationSettings(), environment)

@@ -11,11 +11,12 @@ from flows.config import DatasetSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.live.training_watch import watched_evaluation
 from flows.live.watching import watched_runner
-from flows.pretraining import launch
+from flows.pretraining import job_of, launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
 from flows.runs import find_run
 from infra.environment import Environment
 from infra.errors import BadInput
+from infra.launching.launchers import open_launcher
 from infra.manifest import DatasetManifest, fingerprint, load_dataset
 from infra.settings import Settings
 from infra.store import Store
@@ -114,9 +115,8 @@ def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environm
     store.write_bytes(path, settings.model_dump_json(indent=1).encode())
     arguments = (str(store.local_path(path).absolute()),)
     with watched_evaluation() as told:
-        launch(
-            "model.evaluate", store, run, settings.parallel.processes, environment.launcher, *arguments, on_line=told
-        )
+        job = job_of("model.evaluate", store, run, settings.parallel.processes, *arguments)
+        launch(job, open_launcher(environment.launcher), on_line=told)
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)

@@ -1,7 +1,9 @@
 """The pretraining flow: from a dataset to a trained model, in processes of its own, tracked in MLflow."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -14,14 +16,13 @@ from flows.plans.whole_plan import affordable
 from flows.reports.reporting import link_mlflow_run
 from flows.reports.tracking_tags import experiment, run_tags, run_title
 from infra.environment import Environment
-from infra.launching.launch import JobSpec
-from infra.launching.launcher_settings import LauncherSettings
+from infra.launching.launch import JobSpec, Launcher
 from infra.launching.launchers import open_launcher
 from infra.manifest import load_dataset
 from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
-from infra.tracking import TrackedRun, describe_run, ending_with, open_run
+from infra.tracking import Tolerant, TrackedRun, describe_run, ending_with, finish_run, is_open, open_run
 from model.config import ParallelSettings, TrainingSettings, validate_layout
 from model.delivery import deliver_rest
 from model.run import (
@@ -30,6 +31,7 @@ from model.run import (
     TrainingSummary,
     finished_training,
     load_launch,
+    named_run,
     prepare_run,
     training_datasets,
 )
@@ -60,21 +62,76 @@ def pretrain(
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     check_training(training, manifest.tokenizer.vocabulary_size, environment)
-    record = prepare_run(store, manifest, run, training)
-    summary = finished_training(store, record)
-    if summary is not None:
-        logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
-        return Training(run=record, summary=summary, tracked=load_launch(store, record).tracked)
+    record = named_run(store, manifest, run, training)
+    if (done := _done(store, record)) is not None:
+        return done
     affordable("pretrain", PipelineSettings(environment=environment, dataset=dataset, run=run, training=training))
-    tracked = track(store, record, environment, tracking)
-    link_mlflow_run(store, tracked)
-    with ending_with(tracked):
-        with watched_training(store, record, {"MLflow": environment.mlflow_tracking_uri}):
-            launch("model.train", store, record, training.parallel.processes, environment.launcher)
-        summary = finished_training(store, record)
-        assert summary is not None, "model.train writes training.json before it ends well"
-        deliver_rest(store, record, tracked)
+    launcher = open_launcher(environment.launcher)
+    job = job_of("model.train", store, record, training.parallel.processes)
+    with launcher.room(job):  # a job that works there reads what is written below
+        if (done := _done(store, record)) is not None:
+            return done
+        prepare_run(store, manifest, run, training)
+        tracked = track(store, record, environment, tracking)
+        with ending_with(tracked):
+            link_mlflow_run(store, tracked)
+            with watched_training(store, record, {"MLflow": environment.mlflow_tracking_uri}):
+                launch(job, launcher)
+            summary = finished_training(store, record)
+            assert summary is not None, "model.train writes training.json before it ends well"
+            deliver_rest(store, record, tracked)
     return Training(run=record, summary=summary, tracked=tracked)
+
+
+def _done(store: Store, record: RunRecord) -> Training | None:
+    """A training that is finished; its MLflow run too, which whoever waited for its job may not have lived to end."""
+    if (summary := finished_training(store, record)) is None:
+        return None
+    logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
+    tracked = load_launch(store, record).tracked
+    if tracked is not None:
+        with Tolerant("the end of the run"):
+            if is_open(tracked):
+                link_mlflow_run(store, tracked)
+                deliver_rest(store, record, tracked)
+                finish_run(tracked)
+    return Training(run=record, summary=summary, tracked=tracked)
+
+
+class Wanted(NamedTuple):
+    """A training that is to be made, as `pretrain` takes it."""
+
+    dataset: DatasetSettings
+    run: str
+    training: TrainingSettings
+    tracking: TrackingSettings
+
+
+@contextmanager
+def handed_in(wanted: Sequence[Wanted], environment: Environment) -> Iterator[None]:
+    """Around `pretrain` of each: Slurm gets all of them as one job array, which is stopped if the block ends badly."""
+    if environment.launcher.kind != "slurm":
+        yield
+        return
+    store, launcher, jobs, opened = Store(environment.root), open_launcher(environment.launcher), [], []
+    for each in wanted:
+        manifest = load_dataset(store, each.dataset.name, each.dataset.version)
+        record = named_run(store, manifest, each.run, each.training)
+        job = job_of("model.train", store, record, each.training.parallel.processes)
+        if finished_training(store, record) is None:
+            with launcher.room(job):
+                prepare_run(store, manifest, each.run, each.training)
+                opened.append(track(store, record, environment, each.tracking))
+            jobs.append(job)
+    try:
+        with launcher.handed_in(jobs):
+            yield
+    except BaseException:
+        for tracked in opened:
+            with Tolerant("the end of the run"):
+                if is_open(tracked):
+                    finish_run(tracked, "KILLED")
+        raise
 
 
 def check_training(training: TrainingSettings, vocabulary_size: int, environment: Environment) -> None:
@@ -124,22 +181,19 @@ def _layout(parallel: ParallelSettings) -> str:
     return ", ".join([f"{parallel.processes} processes", *parts, f"data {parallel.data}"])
 
 
-@task(cache_policy=NO_CACHE, task_run_name="{module}", persist_result=False)
-def launch(
-    module: str,
-    store: Store,
-    record: RunRecord,
-    processes: int,
-    launcher: LauncherSettings,
-    *arguments: str,
-    on_line: Callable[[str], None] = logger.info,
-) -> None:
-    """Run a module of `model` as ranks under torchrun, where the launcher says.
+@task(cache_policy=NO_CACHE, task_run_name="{job.module}", persist_result=False)
+def launch(job: JobSpec, launcher: Launcher, on_line: Callable[[str], None] = logger.info) -> None:
+    """Run a job's ranks under torchrun, where the launcher says.
 
     Called directly, never submitted: a cancellation must reach the launcher in the main thread to free the ranks.
     """
+    launcher.run(job, on_line=on_line)
+
+
+def job_of(module: str, store: Store, record: RunRecord, processes: int, *arguments: str) -> JobSpec:
+    """The job of a module of `model` that works for a run."""
     folder = str(store.local_path(record.folder).absolute())
-    spec = JobSpec(
+    return JobSpec(
         module=module,
         arguments=(folder, *arguments),
         processes=processes,
@@ -147,4 +201,3 @@ def launch(
         grace_seconds=record.training.checkpoint.grace_seconds + 5,
         folder=folder,
     )
-    open_launcher(launcher).run(spec, on_line=on_line)

@@ -4,8 +4,10 @@ There is nothing to clean up after a kill, and no age from which a lock counts a
 """
 
 import fcntl
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,29 +17,27 @@ from infra.errors import RunFailed
 from infra.manifest import fingerprint
 from infra.store import Store
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
-def only_one(store: Store, path: str, what: str) -> Iterator[None]:
+def only_one(store: Store, path: str, what: str, patience_seconds: float = 0.0) -> Iterator[int]:
     """Do something that no other process of this machine may do meanwhile; RunFailed says who does it already.
 
+    Gives the descriptor of the lock: it is held for as long as any process has it open.
+
     `path` is that of the lock's file, relative to the root; of a remote root it is in this machine's folder for
-    temporary files. Other machines are not kept away.
+    temporary files. Other machines are not kept away, but those that share a file system with locks (NFS 4).
     """
     descriptor = _open(store, path)
+    end = time.monotonic() + patience_seconds
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
-            raise RunFailed(
-                f"{what} is under way already{f' ({holder})' if holder else ''}",
-                "one goes on at a time",
-                "Wait until it has ended, or stop it",
-            ) from None
+        if not _locked(descriptor):
+            _wait(descriptor, what, end)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         os.truncate(descriptor, 0)
         os.write(descriptor, f"process {os.getpid()} since {since}\n".encode())
-        yield
+        yield descriptor
         os.truncate(descriptor, 0)
     finally:
         os.close(descriptor)  # which unlocks it; the file stays, because another may wait for it by now
@@ -52,6 +52,29 @@ def in_use(store: Store, path: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait(descriptor: int, what: str, end: float) -> None:
+    holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+    if time.monotonic() < end:
+        logger.info("%s is under way already (%s): waiting for its end", what, holder)
+    while not _locked(descriptor):
+        if time.monotonic() >= end:
+            raise RunFailed(
+                f"{what} is under way already{f' ({holder})' if holder else ''}",
+                "one goes on at a time",
+                "Wait until it has ended, or stop it",
+            )
+        time.sleep(0.5)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock if nobody has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _open(store: Store, path: str) -> int:

@@ -285,6 +285,11 @@ def _read_table(client: Any, run_id: str, path: str) -> list[dict[str, Any]]:
     return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
 
 
+def is_open(run: TrackedRun) -> bool:
+    """Whether nobody has marked a run as ended; infra.tracking.tracking_errors() if the server does not answer."""
+    return open_client(run.tracking_uri).get_run(run.run_id).info.status == "RUNNING"
+
+
 def finish_run(run: TrackedRun, ending: Ending = "FINISHED") -> None:
     """Mark the run as ended; a warning if the server does not answer."""
     with Tolerant("the end of the run"):

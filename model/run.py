@@ -169,6 +169,13 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
 
     Raises BadInput for a name, root or layout that cannot work, and DamagedData where the folder holds another run.
     """
+    record = named_run(store, dataset, name, training)
+    record.save(store, f"{record.folder}/run.json")
+    return record
+
+
+def named_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+    """The same, and write nothing."""
     if not store.is_local:
         raise BadInput(
             f"root {store.root}",
@@ -196,7 +203,6 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
     path = f"{record.folder}/run.json"
     if store.exists(path):
         _require_same_run(store, path, RunRecord.load(store, path), record)
-    record.save(store, path)
     return record
 
 

@@ -25,7 +25,7 @@ from infra.settings import Settings
 from infra.software import hardware_tags
 from infra.store import Store
 from infra.system_metrics import SystemMetrics
-from infra.tracking import Tolerant, TrackedRun, open_client
+from infra.tracking import Tolerant, TrackedRun, is_open, open_client
 from model.delivery import CostMeter, Delivery, deliver_samples, delivering_alone
 from model.run import LaunchRecord, RunRecord, load_launch, open_run_folder
 
@@ -57,6 +57,10 @@ class Post(Settings):
     """Of all ranks."""
     cores: int = 1
     """Threads of all ranks."""
+    rank: int = 0
+    """Process id of the rank that it is beside."""
+    started: float = 0.0
+    """When that began, in seconds since 1970; it may be gone before anyone asks."""
 
 
 def post_of(place: "Place", *, threads: int) -> Post | None:
@@ -84,6 +88,8 @@ class Tracker:
         """Set when training is complete: then all of it is delivered before the rank ends."""
         if load_launch(store, run).tracked is not None:
             folder = str(store.local_path(run.folder).absolute())
+            own = {"rank": os.getpid(), "started": psutil.Process().create_time()}
+            post = post.model_copy(update=own)
             command = [sys.executable, "-m", "model.tracker", folder, post.model_dump_json()]
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
@@ -122,7 +128,7 @@ class _Watch:
     """Deliveries as long as the rank lives, and one after its end: of this machine's load alone."""
 
     def __init__(self, launch: LaunchRecord, tracked: TrackedRun, post: Post) -> None:
-        self.tracked, self._parent = tracked, os.getppid()
+        self.tracked, self._parent = tracked, post.rank
         seconds = launch.system_metrics_seconds
         self._system = None if seconds is None else SystemMetrics(seconds, post.node)
 
@@ -169,8 +175,7 @@ class _Reporting(_Watch):
 
     def __init__(self, store: Store, run: RunRecord, launch: LaunchRecord, tracked: TrackedRun, post: Post) -> None:
         super().__init__(launch, tracked, post)
-        started = psutil.Process(os.getppid()).create_time()
-        self._cost = CostMeter(store, run, launch, started=started, gpus=post.gpus, cores=post.cores)
+        self._cost = CostMeter(store, run, launch, started=post.started, gpus=post.gpus, cores=post.cores)
         self._delivery = Delivery(store, run, tracked, self._cost)
         self._greeted = False
 
@@ -196,7 +201,7 @@ class _Reporting(_Watch):
             self._greet(client)
         self._delivery.finish()
         super().deliver()
-        if said != _FINISHED and client.get_run(self.tracked.run_id).info.status == "RUNNING":
+        if said != _FINISHED and is_open(self.tracked):
             client.set_terminated(self.tracked.run_id, "KILLED")
 
 

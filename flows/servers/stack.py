@@ -256,8 +256,13 @@ def _worker(settings: StackSettings) -> Service:
 
 
 def _register(settings: StackSettings, root: Path) -> None:
+    from flows.servers.orphans import end_orphans
     from flows.servers.registration import register
 
     began = time.monotonic()
     names = register(settings.used_by_flows(root), settings.pool, settings.heartbeats)
     logger.info("%d deployments: registered in %.0f s", len(names), time.monotonic() - began)
+    # A database of SQLite is this machine's alone, and its worker is not started yet.
+    alone = "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in os.environ
+    if alone and (ended := end_orphans(settings.pool)):
+        logger.warning("%d flow runs were under way when the servers ended: marked Crashed", ended)

@@ -21,6 +21,8 @@ class JobRecord(Manifest):
     """How the cluster names it."""
     work: str
     """What it does: see `work_of`."""
+    files: str = ""
+    """Folder of its lines, where that is another one's: an array's lie in the folder of its first job."""
 
 
 def work_of(spec: JobSpec) -> str:
@@ -41,10 +43,11 @@ def jobs_folder(spec: JobSpec) -> Path:
     return folder
 
 
-def save_job(spec: JobSpec, kind: str, job: str) -> None:
+def save_job(spec: JobSpec, kind: str, job: str, files: str = "") -> JobRecord:
     """Write down, durably, which job works for the folder."""
-    record = JobRecord(kind=kind, id=job, work=work_of(spec))
+    record = JobRecord(kind=kind, id=job, work=work_of(spec), files=files)
     record.save(Store(str(jobs_folder(spec))), f"{spec.module}.json")
+    return record
 
 
 def forget_job(spec: JobSpec) -> None:

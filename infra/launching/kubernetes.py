@@ -9,7 +9,8 @@ pods' sake, until the next launch.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import urllib3
@@ -36,6 +37,16 @@ class KubernetesLauncher:
 
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
+
+    @contextmanager
+    def room(self, spec: JobSpec) -> Iterator[None]:
+        """See that no living TrainJob of the folder does something else."""
+        self._require_room(TrainJobs(self._settings.namespace), spec)
+        yield
+
+    def handed_in(self, specs: Sequence[JobSpec]) -> AbstractContextManager[None]:
+        """Each TrainJob is created in its turn."""
+        return nullcontext()
 
     def run(self, spec: JobSpec, on_line: Callable[[str], None] = logger.info) -> JobResult:
         """Create the TrainJob, or find it, and wait for its end; RunFailed (or what its ranks reported) if it fails.

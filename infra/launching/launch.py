@@ -16,16 +16,21 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from pydantic import Field
 
 from infra.child import LINGER, child_command
 from infra.launching.ranks import LINE_PREFIX, RankOutput, secrets_of
+from infra.lock import only_one
 from infra.settings import Settings
+from infra.store import Store
 
 logger = logging.getLogger(__name__)
+_LINGER_SECONDS = 30
+"""After its ranks' grace period an agent that lost its parent is ended."""
 
 
 class JobSpec(Settings):
@@ -56,20 +61,52 @@ class JobResult(Settings):
 class Launcher(Protocol):
     """Runs a job to its end; on any BaseException it stops the job first."""
 
+    def room(self, spec: JobSpec) -> AbstractContextManager[None]:
+        """Around what is written for a job, and its `run`: RunFailed where another one works in the folder."""
+        ...
+
     def run(self, spec: JobSpec, on_line: Callable[[str], None]) -> JobResult:
         """Block until the job ends; RunFailed (or what the ranks reported) if it ends badly."""
+        ...
+
+    def handed_in(self, specs: Sequence[JobSpec]) -> AbstractContextManager[None]:
+        """Around `run` of jobs that need nothing of one another: a cluster may begin with all of them at once.
+
+        What is left of them is stopped on any BaseException in the block.
+        """
         ...
 
 
 class LocalLauncher:
     """Runs jobs on this machine; see the module docstring."""
 
+    def __init__(self) -> None:
+        self._lock: int | None = None
+
+    @contextmanager
+    def room(self, spec: JobSpec) -> Iterator[None]:
+        """Wait for a job of the folder that is about to end; agents hold its lock too, and outlive a killed caller."""
+        if self._lock is not None or not spec.folder:
+            yield
+            return
+        patience = spec.grace_seconds + _LINGER_SECONDS + 10
+        with only_one(Store(spec.folder), f"{spec.module}.lock", f"{spec.module} in {spec.folder}", patience) as lock:
+            self._lock = lock
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def handed_in(self, specs: Sequence[JobSpec]) -> AbstractContextManager[None]:
+        """Nothing begins before its turn: one job has all of the machine."""
+        return nullcontext()
+
     def run(self, spec: JobSpec, on_line: Callable[[str], None] = logger.info) -> JobResult:
         """Start, stream each line of the ranks without its secrets, and wait."""
         started = time.monotonic()
         output = RankOutput(on_line, secrets_of({**os.environ, **spec.environment}))
-        with tempfile.TemporaryDirectory(prefix="gristmill-launch-") as logs:
-            process = _start(spec, logs)
+        with self.room(spec), tempfile.TemporaryDirectory(prefix="gristmill-launch-") as logs:
+            process = _start(spec, logs, self._lock)
             assert process.stdout is not None
             try:
                 for line in process.stdout:
@@ -86,7 +123,7 @@ class LocalLauncher:
         return JobResult(seconds=time.monotonic() - started)
 
 
-def _start(spec: JobSpec, logs: str) -> subprocess.Popen[str]:
+def _start(spec: JobSpec, logs: str, lock: int | None) -> subprocess.Popen[str]:
     meeting = ["--standalone", f"--nproc-per-node={spec.processes}"]
     return subprocess.Popen(
         child_command("torch.distributed.run", agent_arguments(spec, meeting, logs)),
@@ -96,6 +133,7 @@ def _start(spec: JobSpec, logs: str) -> subprocess.Popen[str]:
         text=True,
         errors="replace",
         start_new_session=True,
+        pass_fds=() if lock is None else (lock,),
     )
 
 
@@ -113,7 +151,7 @@ def agent_environment(spec: JobSpec) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": LINE_PREFIX,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(spec.grace_seconds),
-        LINGER: str(spec.grace_seconds + 30),
+        LINGER: str(spec.grace_seconds + _LINGER_SECONDS),
     }
     return {**defaults, **spec.environment}
 

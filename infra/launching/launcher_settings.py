@@ -74,11 +74,13 @@ class SlurmSettings(_NodeSettings):
     warning_seconds: int = operational(180, ge=30, le=65535)
     """How long before its time limit the job is told to write a checkpoint."""
     cpus_per_process: int | None = operational(None, ge=1)
-    """Processor cores for each rank; unset takes the cluster's default."""
+    """Processor cores for each rank; unset takes 4 beside a GPU, and the cluster's default without GPUs."""
     memory_gib: int | None = operational(None, ge=1)
     """Memory of each node; unset takes the cluster's default."""
     exclusive: bool = operational(False)
     """Whether nodes are shared with no other job."""
+    array_parallelism: int = operational(8, ge=1)
+    """How many of the trainings that are handed in as one job array, such as an ablation's, may run at once."""
     options: dict[str, str | int | bool] = operational({})
     """Further options of sbatch without their dashes, such as {"mail-type": "FAIL", "reservation": "may"}; they stand
     in the job's script, so they are no place for secrets."""

@@ -5,39 +5,52 @@ waits for the job that is there instead of handing in a second one. Cancelling t
 checkpoint and ends the job. Before its time limit, and when it has to make room or its node fails, the job is queued
 again and goes on from its checkpoint; see `infra.launching.slurm_agent`. Accounting (sacct) is not needed.
 
+Several jobs that are handed in together are one job array. Its records are written before it has a number, so that a
+flow which was killed meanwhile finds its jobs by the array's name. Whoever stops one of them stops the array.
+
     FOLDER/jobs/model.train.json     the job's number, until it has ended
     FOLDER/jobs/123_0_log.out        lines of its first node; of the second one, 123_1_log.out
     FOLDER/jobs/123_submitted.pkl    submitit's files, and its job script
     FOLDER/jobs/123.stop             the launcher asked the job to stop
+    FOLDER/jobs/124_3_0_log.out      of an array, all jobs' files lie in the folder of the first one
+    FOLDER/jobs/124.stop             the launcher asked the whole array to stop
 """
 
 import getpass
-import importlib.util
 import logging
 import os
 import pickle
-import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInput, GristmillError, RunFailed
-from infra.launching.job_record import forget_job, job_name, jobs_folder, load_job, require_same_job, save_job
+from infra.launching.job_record import (
+    JobRecord,
+    forget_job,
+    job_name,
+    jobs_folder,
+    load_job,
+    require_same_job,
+    save_job,
+    work_of,
+)
 from infra.launching.launch import JobResult, JobSpec
 from infra.launching.launcher_settings import NodeShape, SlurmSettings
 from infra.launching.ranks import RankOutput, secrets_of
 from infra.launching.slurm_agent import NodeAgent
+from infra.launching.slurm_commands import GONE, LIVING, ask, jobs_named, require_slurm, state
+from infra.manifest import fingerprint
 
 logger = logging.getLogger(__name__)
 
-_LIVING = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "RESIZING"}
-_LIVING |= {"SIGNALING", "STAGE_OUT", "STOPPED", "SPECIAL_EXIT", "REQUEUE_FED", "UNKNOWN"}
-_GONE = "GONE"
-"""A number that Slurm no longer knows: it forgets ended jobs after MinJobAge, often five minutes."""
 _KILL_SECONDS = 90.0
 """Time in which Slurm ends a job that it was told to end."""
+_CORES_BESIDE_A_GPU = 4
+"""For a rank, its loader's thread and what tells MLflow."""
 _RESULT_SECONDS = 30.0
 """Time in which a file of a node becomes visible here."""
 
@@ -56,45 +69,69 @@ class SlurmLauncher:
         started = time.monotonic()
         shape = self._settings.shape(spec.processes)
         output = RankOutput(on_line, secrets_of({**os.environ, **spec.environment}))
-        job = self._find(spec)
-        if job is None:
-            job = self._submit(spec, shape)
-            save_job(spec, "slurm", job)
-            logger.info("job %s of Slurm: handed in for %d nodes", job, shape.nodes)
-            lines = JobLines(jobs_folder(spec), job, shape.nodes, output)
-        else:
-            save_job(spec, "slurm", job)
-            lines = JobLines(jobs_folder(spec), job, shape.nodes, output, last_bytes=1 << 16)
-            logger.info("job %s of Slurm is there already; its earlier lines are in %s", job, lines.paths[0])
+        found = self._find(spec)
+        if found is None and self._ended_well(spec, shape):
+            forget_job(spec)
+            return JobResult(seconds=time.monotonic() - started)
+        job = found or self._submit(spec, shape)
+        lines = JobLines(_files(spec, job), job.id, shape.nodes, output, last_bytes=1 << 16 if found else None)
+        if found:
+            logger.info("job %s of Slurm is there already; its earlier lines are in %s", job.id, lines.paths[0])
         try:
-            state = self._wait(job, lines)
+            ended = self._wait(job.id, lines)
         except BaseException:
             self._stop(job, spec, lines)
             raise
         forget_job(spec)
-        if not _all_succeeded(jobs_folder(spec), job, shape.nodes, patient=state == "COMPLETED"):
-            raise _failure(output, job, state)
+        if not _all_succeeded(_files(spec, job), job.id, shape.nodes, patient=ended == "COMPLETED"):
+            raise _failure(output, job.id, ended)
         return JobResult(seconds=time.monotonic() - started)
 
-    def _find(self, spec: JobSpec) -> str | None:
+    @contextmanager
+    def room(self, spec: JobSpec) -> Iterator[None]:
+        """See that no living job of the folder does something else, and none is about to end."""
+        self._find(spec)
+        yield
+
+    @contextmanager
+    def handed_in(self, specs: Sequence[JobSpec]) -> Iterator[None]:
+        """Hand in those that are not there yet as one array, for `run` to find; stopped if the block ends badly."""
+        absent = [spec for spec in specs if self._find(spec) is None]
+        alike = [spec for spec in absent if spec.processes == absent[0].processes]
+        if len(alike) > 1:
+            self._submit_array(alike)
+        try:
+            yield
+        except BaseException:
+            self._stop_all(specs)
+            raise
+
+    def _find(self, spec: JobSpec) -> JobRecord | None:
         """The job that works for the folder, by its record, or by its name if a flow was killed before it wrote one."""
-        _require_slurm()
+        require_slurm()
         record = load_job(spec, "slurm")
-        if record is not None and _state(record.id) in _LIVING:
-            if (jobs_folder(spec) / f"{record.id}.stop").exists():
+        if record is not None and record.id.endswith("]"):
+            record = _numbered(spec, record)
+        if record is not None and state(record.id) in LIVING:
+            if any(path.exists() for path in _stop_files(spec, record)):
                 self._await_end(record.id, spec)
                 return None
             require_same_job(spec, record, f"scancel {record.id}")
-            return record.id
-        named = ["squeue", "--me", "--noheader", "--format=%i", "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"]
-        found = _ask([*named, f"--name={job_name(spec)}"]).stdout.split()
-        return found[0] if found else None
+            return record
+        found = jobs_named(job_name(spec))
+        return save_job(spec, "slurm", found[0]) if found else None
+
+    def _ended_well(self, spec: JobSpec, shape: NodeShape) -> bool:
+        """Whether the job was done while nobody waited for it, as one of an array may be."""
+        job = load_job(spec, "slurm")
+        same = job is not None and job.work == work_of(spec)
+        return job is not None and same and _all_succeeded(_files(spec, job), job.id, shape.nodes, patient=False)
 
     def _await_end(self, job: str, spec: JobSpec) -> None:
         """Wait for a job that an earlier flow asked to stop, and that may be writing a checkpoint."""
         logger.info("job %s of Slurm was asked to stop: waiting for its end", job)
         end = time.monotonic() + spec.grace_seconds + _KILL_SECONDS
-        while _state(job) in _LIVING:
+        while state(job) in LIVING:
             if time.monotonic() > end:
                 raise RunFailed(
                     f"job {job} of Slurm was asked to stop and works still",
@@ -103,64 +140,146 @@ class SlurmLauncher:
                 )
             time.sleep(self._settings.poll_seconds)
 
-    def _submit(self, spec: JobSpec, shape: NodeShape) -> str:
+    def _submit(self, spec: JobSpec, shape: NodeShape) -> JobRecord:
+        require_time(spec, self._settings)
+        with _submitting(job_name(spec)):
+            executor = self._executor(jobs_folder(spec), _parameters(spec, self._settings, shape))
+            job = executor.submit(NodeAgent(spec, shape, requeue=self._settings.requeues > 0))
+        logger.info("job %s of Slurm: handed in for %d nodes", job.job_id, shape.nodes)
+        return save_job(spec, "slurm", str(job.job_id))
+
+    def _submit_array(self, specs: Sequence[JobSpec]) -> None:
+        require_time(specs[0], self._settings)
+        settings, shape, folder = self._settings, self._settings.shape(specs[0].processes), jobs_folder(specs[0])
+        name = f"gristmill-{fingerprint(folders=[spec.folder for spec in specs])[:10]}"
+        for place, spec in enumerate(specs):
+            save_job(spec, "slurm", f"{name}[{place}]", str(folder))
+        several = {"job_name": name, "array_parallelism": settings.array_parallelism}
+        with _submitting(name):
+            executor = self._executor(folder, {**_parameters(specs[0], settings, shape), **several})
+            with executor.batch():
+                again = settings.requeues > 0
+                jobs = [executor.submit(NodeAgent(spec, shape, again, str(folder))) for spec in specs]
+        for spec, job in zip(specs, jobs, strict=True):
+            save_job(spec, "slurm", str(job.job_id), str(folder))
+        logger.info("jobs %s to %s of Slurm: handed in as one array", jobs[0].job_id, jobs[-1].job_id)
+
+    def _executor(self, folder: Path, parameters: dict[str, Any]) -> Any:
         import submitit
-        from submitit.core.utils import FailedJobError
 
         settings = self._settings
-        executor = submitit.SlurmExecutor(
-            folder=jobs_folder(spec), max_num_timeout=settings.requeues, python=settings.python
-        )
-        executor.update_parameters(**_parameters(spec, settings, shape))
-        try:
-            return str(executor.submit(NodeAgent(spec, shape, requeue=settings.requeues > 0)).job_id)
-        except (FailedJobError, subprocess.CalledProcessError) as error:
-            raise BadInput(
-                f"environment.launcher ({str(error).strip().splitlines()[-1]})",
-                "Slurm must accept the job",
-                "Correct the settings; `sinfo` lists partitions, and `sacctmgr show assoc` accounts",
-            ) from error
-        except BaseException:  # cancelled while it was handed in: its number is not known yet
-            _ask(["scancel", f"--user={getpass.getuser()}", f"--name={job_name(spec)}"])
-            raise
+        executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=settings.requeues, python=settings.python)
+        executor.update_parameters(**parameters)
+        return executor
 
     def _wait(self, job: str, lines: "JobLines") -> str:
         """Pass lines on until the job has ended; returns its last state."""
         before, ended = "", 0
         while ended < 2:  # a job that is queued again looks for a moment as if it had ended
-            state = _state(job)
+            now = state(job)
             lines.pass_on()
-            if state != before:
-                logger.info("job %s of Slurm: %s", job, state.lower())
-            ended = 0 if state in _LIVING else 2 if state in ("COMPLETED", _GONE) else ended + 1
-            before = state
+            if now != before:
+                logger.info("job %s of Slurm: %s", job, now.lower())
+            ended = 0 if now in LIVING else 2 if now in ("COMPLETED", GONE) else ended + 1
+            before = now
             if ended < 2:
                 time.sleep(self._settings.poll_seconds)
         lines.pass_on(last=True)
         return before
 
-    def _stop(self, job: str, spec: JobSpec, lines: "JobLines") -> None:
+    def _stop(self, job: JobRecord, spec: JobSpec, lines: "JobLines") -> None:
         """SIGTERM to the ranks, then the end of the job once they have written a checkpoint or their time is over."""
-        (jobs_folder(spec) / f"{job}.stop").touch()
         try:
-            if _state(job) == "RUNNING":
-                _ask(["scancel", "--signal=TERM", job])
-                if not self._has_ended(job, lines, spec.grace_seconds + 5):
-                    logger.warning("job %s did not stop within %d s and is ended", job, spec.grace_seconds)
+            running = state(job.id) == "RUNNING"
+            _tell(job, spec)
+            if running and not self._has_ended(job.id, lines, spec.grace_seconds + 5):
+                logger.warning("job %s did not stop within %d s and is ended", job.id, spec.grace_seconds)
         finally:  # at once, where a second interruption ends the waiting
-            _ask(["scancel", job])
-        if not self._has_ended(job, lines, _KILL_SECONDS):
-            logger.warning("job %s of Slurm has still not ended", job)
+            ask(["scancel", job.id])
+        if not self._has_ended(job.id, lines, _KILL_SECONDS):
+            logger.warning("job %s of Slurm has still not ended", job.id)
             return
         forget_job(spec)
 
+    def _stop_all(self, specs: Sequence[JobSpec]) -> None:
+        """The same for several, whose lines nobody reads."""
+        jobs = [(spec, job) for spec in specs if (job := load_job(spec, "slurm")) and state(job.id) in LIVING]
+        for spec, job in jobs:
+            _tell(job, spec)
+        end = time.monotonic() + max((spec.grace_seconds for spec in specs), default=0) + 5
+        try:
+            while any(state(job.id) in LIVING for _, job in jobs) and time.monotonic() < end:
+                time.sleep(self._settings.poll_seconds)
+        finally:
+            if jobs:
+                ask(["scancel", *(job.id for _, job in jobs)])
+
     def _has_ended(self, job: str, lines: "JobLines", seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while (state := _state(job)) in _LIVING and time.monotonic() < end:
+        while (now := state(job)) in LIVING and time.monotonic() < end:
             lines.pass_on()
             time.sleep(min(1.0, self._settings.poll_seconds))
         lines.pass_on(last=True)
-        return state not in _LIVING
+        return now not in LIVING
+
+
+def require_time(spec: JobSpec, settings: SlurmSettings) -> None:
+    """BadInput where Slurm would end the job before its ranks have written a checkpoint and it is queued again."""
+    warning, limit, needed = settings.warning_seconds, settings.minutes * 60, spec.grace_seconds + 30
+    if warning < needed or limit <= warning + needed:
+        raise BadInput(
+            f"environment.launcher.warning_seconds = {warning} and minutes = {settings.minutes}",
+            f"the warning comes at least {needed} s before the limit: ranks have {spec.grace_seconds} s to write a "
+            "checkpoint (training.checkpoint.grace_seconds); and the limit leaves time to train",
+            f"Set warning_seconds to {max(warning, needed)} or more, minutes to more than "
+            f"{(max(warning, needed) + needed) // 60}",
+        )
+
+
+def _files(spec: JobSpec, job: JobRecord) -> Path:
+    return Path(job.files) if job.files else jobs_folder(spec)
+
+
+def _stop_files(spec: JobSpec, job: JobRecord) -> list[Path]:
+    """Where the job, and an array that it is of, are asked to stop; the last one is meant for all that belong to it."""
+    array = [_files(spec, job) / f"{job.id.partition('_')[0]}.stop"] if job.files else []
+    return [jobs_folder(spec) / f"{job.id}.stop", *array]
+
+
+def _tell(job: JobRecord, spec: JobSpec) -> None:
+    """Have ranks write a checkpoint and end, of all jobs of an array; those that wait for their turn end at once."""
+    _stop_files(spec, job)[-1].touch()
+    number = job.id.partition("_")[0]
+    ask(["scancel", "--state=PENDING", number])
+    ask(["scancel", "--state=RUNNING", "--signal=TERM", number])
+
+
+def _numbered(spec: JobSpec, record: JobRecord) -> JobRecord | None:
+    """The job of a record that was written before its array had a number; None if it was never handed in, or ended."""
+    name, _, place = record.id.removesuffix("]").partition("[")
+    found = [job for job in jobs_named(name) if job.endswith(f"_{place}")]
+    if not found:
+        return None
+    require_same_job(spec, record, f"scancel {found[0]}")
+    return save_job(spec, "slurm", found[0], record.files)
+
+
+@contextmanager
+def _submitting(name: str) -> Iterator[None]:
+    """BadInput where Slurm refuses a job; none is left where it is cancelled before its number is known."""
+    from submitit.core.utils import FailedJobError
+
+    try:
+        yield
+    except (FailedJobError, subprocess.CalledProcessError) as error:
+        raise BadInput(
+            f"environment.launcher ({str(error).strip().splitlines()[-1]})",
+            "Slurm must accept the job",
+            "Correct the settings; `sinfo` lists partitions, and `sacctmgr show assoc` accounts",
+        ) from error
+    except BaseException:
+        ask(["scancel", f"--user={getpass.getuser()}", f"--name={name}"])
+        raise
 
 
 class JobLines:
@@ -195,6 +314,8 @@ class JobLines:
 
 def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dict[str, Any]:
     """Options of sbatch as submitit names them. Variables go to the job from this process, never into its script."""
+    each = settings.cpus_per_process or (_CORES_BESIDE_A_GPU if settings.gpus else None)
+    cores = each * shape.processes_per_node if each else None
     given = {
         "partition": settings.partition,
         "account": settings.account,
@@ -202,7 +323,7 @@ def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dic
         "constraint": settings.constraint,
         "mem": f"{settings.memory_gib}G" if settings.memory_gib else None,
         "gpus_per_node": shape.processes_per_node if settings.gpus else None,
-        "cpus_per_task": settings.cpus_per_process * shape.processes_per_node if settings.cpus_per_process else None,
+        "cpus_per_task": cores,
         "exclusive": settings.exclusive or None,
         "setup": list(settings.setup) or None,
     }
@@ -214,38 +335,11 @@ def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dic
         "signal_delay_s": settings.warning_seconds,
         "stderr_to_stdout": True,
         # Ranks of other nodes wait long for one that is gone, so the job ends, and is queued again, as a whole.
-        "srun_args": ["--kill-on-bad-exit=1"],
+        # Since Slurm 22.05 a step does not take over the job's cores for each task by itself.
+        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cores}"] if cores else [])],
         "additional_parameters": {"requeue" if settings.requeues else "no-requeue": True, **settings.options},
         **{name: value for name, value in given.items() if value is not None},
     }
-
-
-def _require_slurm() -> None:
-    if importlib.util.find_spec("submitit") is None:
-        raise BadInput(
-            "environment.launcher.kind = slurm", "it needs submitit", "Install it: pip install 'gristmill[slurm]'"
-        )
-    if missing := [name for name in ("sbatch", "srun", "squeue", "scancel") if shutil.which(name) is None]:
-        raise BadInput(
-            f"environment.launcher.kind = slurm without {', '.join(missing)}",
-            "jobs are handed in with Slurm's commands",
-            "Run where Slurm's commands are on the PATH, such as a login node",
-        )
-
-
-def _ask(command: list[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-
-
-def _state(job: str) -> str:
-    """The job's state in Slurm's words; UNKNOWN while Slurm does not answer."""
-    try:
-        asked = _ask(["squeue", "--noheader", f"--jobs={job}", "--states=all", "--format=%T"])
-    except subprocess.TimeoutExpired:
-        return "UNKNOWN"
-    if asked.returncode == 0:
-        return (asked.stdout.split() or [_GONE])[0]
-    return _GONE if "Invalid job id" in asked.stderr else "UNKNOWN"
 
 
 def _all_succeeded(folder: Path, job: str, nodes: int, patient: bool) -> bool:

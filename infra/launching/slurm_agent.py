@@ -33,8 +33,9 @@ _SIGNALS_APART_SECONDS = 5.0
 class NodeAgent:
     """A function for submitit; its state is pickled when it is submitted and when the job is queued again."""
 
-    def __init__(self, spec: JobSpec, shape: NodeShape, requeue: bool) -> None:
-        self._spec, self._shape, self._requeue = spec, shape, requeue
+    def __init__(self, spec: JobSpec, shape: NodeShape, requeue: bool, files: str = "") -> None:
+        """`files` is the folder of the job's files, where the job is one of an array."""
+        self._spec, self._shape, self._requeue, self._files = spec, shape, requeue, files
         self._agent: subprocess.Popen[bytes] | None = None
         self._heard: set[int] = set()
         self._agent_knows = False
@@ -44,7 +45,7 @@ class NodeAgent:
         queue_again: Any = signal.getsignal(signal.SIGUSR2)  # submitit's: calls `checkpoint` on the first node
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._note)
-        if self._stop_file.exists():
+        if self._is_asked_to_stop:
             raise RunFailed("the job", "it was asked to stop before it started", "Run the same command again")
         with tempfile.TemporaryDirectory(prefix="gristmill-launch-") as logs:
             self._agent = self._start(logs)
@@ -81,17 +82,22 @@ class NodeAgent:
         if self._agent is not None:
             self._tell(self._agent)
             self._wait_for_ranks(self._agent)
-        if not self._requeue or self._stop_file.exists():
+        if not self._requeue or self._is_asked_to_stop:
             return None
-        return submitit.helpers.DelayedSubmission(NodeAgent(self._spec, self._shape, self._requeue))
+        return submitit.helpers.DelayedSubmission(NodeAgent(self._spec, self._shape, self._requeue, self._files))
 
     @property
     def _is_first(self) -> bool:
         return os.environ["SLURM_NODEID"] == "0"
 
     @property
-    def _stop_file(self) -> Path:
-        return Path(self._spec.folder) / "jobs" / f"{os.environ['SLURM_JOB_ID']}.stop"
+    def _is_asked_to_stop(self) -> bool:
+        """By a file of the launcher, for this job or for the array that it is of."""
+        array, place = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        name = f"{array}_{place}" if array else os.environ["SLURM_JOB_ID"]
+        files = [Path(self._spec.folder) / "jobs" / f"{name}.stop"]
+        files += [Path(self._files) / f"{array}.stop"] if array else []
+        return any(path.exists() for path in files)
 
     def _start(self, logs: str) -> subprocess.Popen[bytes]:
         # srun runs on the first node; its address is one that Slurm itself uses between nodes.
@@ -124,7 +130,7 @@ class NodeAgent:
         """Whether ranks that ended were told to by Slurm, to go on later."""
         if not self._is_first and not self._heard:
             time.sleep(_SIGNALS_APART_SECONDS)
-        return bool(self._heard) and self._requeue and not self._stop_file.exists()
+        return bool(self._heard) and self._requeue and not self._is_asked_to_stop
 
 
 def _ignore_warnings() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from infra.cluster import open_cluster
 from infra.dask_settings import JobQueueDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
+from infra.launching.job_record import save_job
 from infra.launching.launch import JobSpec
 from infra.launching.launcher_settings import SlurmSettings
 from infra.launching.slurm import SlurmLauncher
@@ -32,6 +34,7 @@ from tasks.sources.transport import SourceSettings
 from tasks.stage import StageRunner
 from tasks.tokens.tokenizer import TokenizerSettings
 from tests.e2e.slurm_cluster import slurm_cluster
+from tests.flows.test_ablation import small_ablation
 from tests.model.small_runs import layout, real_documents, small_training, write_dataset
 from tests.tasks.chains import only_long_documents, run_chain
 from tests.tasks.documents import prose, tree
@@ -39,6 +42,7 @@ from tests.tasks.records import CRAWL, members, page, response, warcinfo, write_
 
 pytestmark = pytest.mark.e2e
 SETTINGS = SlurmSettings(gpus=False, processes_per_node=2, max_nodes=2, minutes=30, poll_seconds=0.5)
+TWO_AT_ONCE = SETTINGS.model_copy(update={"array_parallelism": 2})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,6 +81,12 @@ def checkpoints(store: Store, run: RunRecord) -> list[int]:
 
 def job_of(store: Store, run: RunRecord) -> str:
     return json.loads(store.read_bytes(f"{run.folder}/jobs/model.train.json"))["id"]
+
+
+def jobs() -> list[str]:
+    """Number, name and state of each that has not ended, an array's one by one."""
+    asked = ["squeue", "--noheader", "--array", "--format=%i %j %T"]
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def once(lines: list[str], word: str, action: Callable[[], Any]) -> Callable[[str], None]:
@@ -184,6 +194,66 @@ def test_a_flow_that_was_killed_while_it_stopped_its_job_waits_for_the_end(datas
     assert starts[1] >= 3
 
 
+def test_several_jobs_are_one_array_and_run_at_once(dataset) -> None:
+    store, runs = dataset[0], [prepared(dataset, f"array-{n}", steps=60) for n in range(3)]
+    specs = [spec_of(store, run) for run in runs]
+    launcher, seen = SlurmLauncher(TWO_AT_ONCE), list[str]()
+    with launcher.handed_in(specs):
+        numbers = [job_of(store, run) for run in runs]
+        lines: list[str] = []
+        for spec in specs:
+            SlurmLauncher(SETTINGS).run(spec, once(lines, "step 3", lambda: seen.extend(jobs())))
+    assert [each.partition("_")[2] for each in numbers] == ["0", "1", "2"]
+    assert len({each.partition("_")[0] for each in numbers}) == 1
+    assert sum("RUNNING" in each for each in seen) == 2, "as many as may run at once"
+    assert all(finished_training(store, run) is not None for run in runs)
+    assert not any(store.exists(f"{run.folder}/jobs/model.train.json") for run in runs)
+    with launcher.handed_in([]):
+        pass
+
+
+def test_an_array_is_cancelled_as_a_whole(dataset) -> None:
+    store, runs = dataset[0], [prepared(dataset, f"whole-{n}", steps=100_000) for n in range(3)]
+    specs, launcher = [spec_of(store, run) for run in runs], SlurmLauncher(TWO_AT_ONCE)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt), launcher.handed_in(specs):
+        launcher.run(specs[0], once(lines, "step 3", raise_interrupt))
+    assert not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
+    assert [bool(checkpoints(store, run)) for run in runs] == [True, True, False], "the third waited"
+    assert checkpoints(store, runs[0])[-1] >= 3
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_flow_that_was_killed_finds_its_array_again(dataset, numbered: bool) -> None:
+    store, runs = dataset[0], [prepared(dataset, f"found-{numbered}-{n}", steps=60) for n in range(2)]
+    specs = [spec_of(store, run) for run in runs]
+    given = [spec.model_dump_json() for spec in specs]
+    script = f"""
+from infra.launching.launch import JobSpec
+from infra.launching.launcher_settings import SlurmSettings
+from infra.launching.slurm import SlurmLauncher
+launcher = SlurmLauncher(SlurmSettings.model_validate_json({SETTINGS.model_dump_json()!r}))
+specs = [JobSpec.model_validate_json(each) for each in {given!r}]
+with launcher.handed_in(specs):
+    launcher.run(specs[0], lambda line: print(line, flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as flow:
+        assert flow.stdout is not None
+        next(line for line in flow.stdout if "step 3" in line)
+        flow.kill()
+    if not numbered:  # killed between the handing in and the writing down of numbers
+        (name,) = {each.split()[1] for each in jobs()}
+        for place, spec in enumerate(specs):
+            save_job(spec, "slurm", f"{name}[{place}]", f"{specs[0].folder}/jobs")
+    launcher = SlurmLauncher(SETTINGS)
+    with launcher.handed_in(specs):
+        for spec in specs:
+            launcher.run(spec)
+    assert all(finished_training(store, run) is not None for run in runs)
+    handed_in = [name for run in runs for name in store.names(f"{run.folder}/jobs") if name.endswith("submitted.pkl")]
+    assert len(handed_in) == 2, "each once"
+
+
 def test_what_a_rank_reports_is_the_error(dataset) -> None:
     store, run = dataset[0], prepared(dataset, "damaged", steps=6, processes=4)
     spec = spec_of(store, run)
@@ -215,7 +285,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_goes_on(dataset) ->
 def test_a_time_limit_is_not_the_end(dataset) -> None:
     """The whole way: Slurm warns up to a minute before it has to, and the job is queued again."""
     store, run = dataset[0], prepared(dataset, "limited", steps=100_000)
-    settings = SETTINGS.model_copy(update={"minutes": 3, "warning_seconds": 45})
+    settings = SETTINGS.model_copy(update={"minutes": 3, "warning_seconds": 60})
     lines: list[str] = []
 
     def cancel_after_the_second_start(line: str) -> None:
@@ -223,8 +293,9 @@ def test_a_time_limit_is_not_the_end(dataset) -> None:
         if sum("from step" in each for each in lines) == 2 and "from step" in line:
             raise KeyboardInterrupt
 
+    spec = spec_of(store, run).model_copy(update={"grace_seconds": 30})
     with pytest.raises(KeyboardInterrupt):
-        SlurmLauncher(settings).run(spec_of(store, run), cancel_after_the_second_start)
+        SlurmLauncher(settings).run(spec, cancel_after_the_second_start)
     starts = [int(line.rsplit(" ", 1)[-1]) for line in lines if "from step" in line]
     assert starts[0] == 0
     assert 0 < starts[1] <= checkpoints(store, run)[-1]
@@ -256,6 +327,22 @@ def test_flows_use_it_by_configuration(dataset, tmp_path: Path, clean_environmen
     (run,) = store.local_path("runs/by-flow").iterdir()
     assert (run / "training.json").exists()
     assert (run / "evaluations/step-00000006.json").exists()
+
+
+def test_trainings_of_an_ablation_are_one_array(
+    shared_data: Path, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    settings = small_ablation(shared_data / "text" / "peps.jsonl.gz", tmp_path, duration={"steps": 20})
+    settings["environment"]["launcher"] = SETTINGS.model_dump(mode="json")
+    (tmp_path / "ablation.json").write_text(json.dumps(settings))
+    line = [str(Path(sys.executable).parent / "gristmill"), "ablate", "--config", str(tmp_path / "ablation.json")]
+    done = subprocess.run([*line, "--json"], env=clean_environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(json.loads(done.stdout)["variants"]) == 2
+    assert done.stderr.count("handed in as one array") == 1
+    assert "handed in for 1 nodes" not in done.stderr, "no training was handed in alone"
+    with sqlite3.connect(tmp_path / "data" / "mlflow.db") as tracked:
+        assert set(tracked.execute("select status from runs")) == {("FINISHED",)}
 
 
 def test_a_corpus_is_built_by_workers_in_jobs(tmp_path: Path) -> None:

@@ -346,14 +346,17 @@ def test_the_report_says_what_it_found(tmp_path: Path) -> None:
 SEEDS = [1]
 """Each takes half a minute: that of two is left to the tests above, on scores."""
 COMMAND = """
-import sys
+import sqlite3, sys
 from flows.cli import main
 
 for judge in ("heldout/real", "heldout/shuffled"):
     main(["ablate", "--config", sys.argv[1], "--set", f"judges=[{judge}]", "--json"], standalone_mode=False)
     print(end="\\0")
+    if judge == "heldout/real":
+        with sqlite3.connect(sys.argv[2]) as tracked:
+            tracked.execute("update runs set status = 'RUNNING'")
 """
-"""An ablation, and the same one again with another judge."""
+"""An ablation, and the same one again with another judge, as after flows that were killed when training had ended."""
 
 
 def shuffled(text: str, numbers: random.Random) -> str:
@@ -382,10 +385,8 @@ def write_words(source: Path, root: Path, documents: int = 120) -> dict[str, Any
     return variants
 
 
-@pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_environment: dict[str, str]) -> Any:
-    """Both ablations of one root, and what was said while they were made."""
-    root = tmp_path_factory.mktemp("words")
+def small_ablation(source: Path, root: Path, **training: Any) -> dict[str, Any]:
+    """Settings of an ablation that takes a minute: real text against the same words in any order."""
     base = {
         "source": {"crawl": None},
         "signals": {"quality": {"languages_with_rules": ["en"], "c4": {"edit": False}}},
@@ -394,7 +395,7 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_env
         "tokenizer": {"vocabulary_size": 800},
     }
     shape = {"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "num_query_groups": 2}
-    training = {
+    small = {
         "model": {**shape, "ffn_hidden_size": 128, "sequence_length": 64},
         # Muon's updates bring so small a model far in few steps, whatever the seed.
         "optimizer": {"kind": "muon", "learning_rate": 4e-3, "min_learning_rate": 4e-4, "warmup_steps": 10},
@@ -403,18 +404,26 @@ def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_env
         "micro_batch_size": 8,
         "dtype": "float32",
         "log_every": 100,
+        **training,
     }
-    settings = {
+    return {
         "name": "words",
         "environment": {"root": str(root / "data"), "workers": 1},
         "base": base,
-        "variants": write_words(shared_data / "text" / "peps.jsonl.gz", root),
-        "training": training,
+        "variants": write_words(source, root),
+        "training": small,
         "seeds": SEEDS,
         "evaluation": {"groups": [], "micro_batch_size": 64, "benchmarks": {"bootstrap_draws": 100}},
     }
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, clean_environment: dict[str, str]) -> Any:
+    """Both ablations of one root, and what was said while they were made."""
+    root = tmp_path_factory.mktemp("words")
+    settings = small_ablation(shared_data / "text" / "peps.jsonl.gz", root)
     (root / "ablation.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-c", COMMAND, str(root / "ablation.json")]
+    command = [sys.executable, "-c", COMMAND, str(root / "ablation.json"), str(root / "data" / "mlflow.db")]
     done = subprocess.run(
         command, env=clean_environment, capture_output=True, text=True, cwd=REPOSITORY, timeout=900, check=False
     )
@@ -454,6 +463,7 @@ def test_mlflow_has_every_run_and_the_ablation(words: Any) -> None:
     with sqlite3.connect(root / "mlflow.db") as tracked:
         tags = tracked.execute("select run_uuid, key, value from tags where key like 'ablation%'").fetchall()
         metrics = dict(tracked.execute("select key, value from latest_metrics where key like 'heldout/%/shuffled'"))
+        assert set(tracked.execute("select status from runs where name like 'words-%'")) == {("FINISHED",)}
     assert sorted(value for _, key, value in tags if key == "ablation.variant") == sorted(
         ["real", "shuffled"] * len(SEEDS)
     )

@@ -13,6 +13,8 @@ import pytest
 
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.launching.launch import JobSpec, LocalLauncher
+from infra.lock import only_one
+from infra.store import Store
 
 
 def job(folder: Path, body: str, processes: int = 2, **environment: str) -> JobSpec:
@@ -114,6 +116,8 @@ def test_killed_launcher_leaves_nothing_behind(tmp_path) -> None:
     )
     script = f"""
 from infra.launching.launch import JobSpec, LocalLauncher
+from infra.lock import only_one
+from infra.store import Store
 LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lambda line: print(line, flush=True))
 """
     launcher = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -125,6 +129,41 @@ LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lam
         launcher.wait()
         assert gone(agent)
         assert gone(rank)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+def test_the_next_job_of_a_folder_waits_for_ranks_whose_launcher_was_killed(tmp_path) -> None:
+    body = """
+        from infra.launching.ranks import reporting_failures
+        from model.rank import StopRequest
+        with reporting_failures(), StopRequest() as stop:
+            print("pid", os.getpid(), flush=True)
+            while not stop.requested:
+                time.sleep(0.05)
+            time.sleep(2)
+            open(sys.argv[1], "w").close()
+        """
+    folder, saved = tmp_path / "run", tmp_path / "saved"
+    update = {"folder": str(folder), "arguments": (str(saved),)}
+    spec = job(tmp_path, body, processes=1).model_copy(update=update)
+    script = f"""
+from infra.launching.launch import JobSpec, LocalLauncher
+from infra.lock import only_one
+from infra.store import Store
+LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lambda line: print(line, flush=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert "pid" in launcher.stdout.readline()
+        with (
+            pytest.raises(RunFailed, match=rf"is under way already \(process {launcher.pid}"),
+            only_one(Store(str(folder)), "rank_body.lock", "a job"),
+        ):
+            pass
+        launcher.kill()
+    assert not saved.exists()
+    with LocalLauncher().room(spec):
+        assert saved.exists()
 
 
 def gone(pid: int) -> bool:

@@ -9,7 +9,7 @@ from infra.launching.job_record import forget_job, job_name, load_job, require_s
 from infra.launching.launch import JobSpec
 from infra.launching.launcher_settings import SlurmSettings
 from infra.launching.ranks import RankOutput
-from infra.launching.slurm import JobLines, SlurmLauncher
+from infra.launching.slurm import JobLines, SlurmLauncher, require_time
 
 
 def spec_in(folder: Path, **changes: object) -> JobSpec:
@@ -59,6 +59,14 @@ def test_names_of_jobs_are_their_folders_own(tmp_path: Path) -> None:
     assert name == job_name(spec_in(tmp_path, processes=4))
     assert name != job_name(spec_in(tmp_path / "other"))
     assert name.startswith("model-train-")
+
+
+@pytest.mark.parametrize("wrong", [{"warning_seconds": 60}, {"minutes": 4}])
+def test_time_to_write_a_checkpoint_is_asked_for(tmp_path: Path, wrong: dict[str, int]) -> None:
+    spec = spec_in(tmp_path, grace_seconds=60)
+    require_time(spec, SlurmSettings(minutes=5))
+    with pytest.raises(BadInput, match="ranks have 60 s to write a checkpoint"):
+        require_time(spec, SlurmSettings.model_validate({"minutes": 5, **wrong}))
 
 
 def test_a_machine_without_slurm_is_bad_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
