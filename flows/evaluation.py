@@ -28,8 +28,8 @@ from model.run import (
     evaluation_folder,
     evaluation_path,
     finished_training,
+    named_run,
     open_run_folder,
-    prepare_run,
     trained_tokens,
 )
 from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
@@ -65,7 +65,7 @@ def evaluate(
     record, manifest = _run(store, run, training, dataset)
     summary = finished_training(store, record)
     step = evaluation.step or (summary.steps if summary else None)
-    if step is None:
+    if step is None or not store.exists(f"{record.folder}/run.json"):
         raise BadInput(
             f"run {record.folder}",
             "it must be trained before it is evaluated, or the step of a checkpoint be named (evaluation.step)",
@@ -85,13 +85,13 @@ def evaluate(
 def _run(
     store: Store, run: str, training: TrainingSettings | None, dataset: DatasetSettings | None
 ) -> tuple[RunRecord, DatasetManifest]:
-    """A run by its name alone, or by what it was made with."""
+    """A run by its name alone, or by what it was made with, which need not fit the machines that evaluate it."""
     if training is None:
         _, record, manifest = open_run_folder(find_run(store, run))
         return record, manifest
     chosen = dataset or DatasetSettings()
     manifest = load_dataset(store, chosen.name, chosen.version)
-    return prepare_run(store, manifest, run, training), manifest
+    return named_run(store, manifest, run, training), manifest
 
 
 def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:

@@ -60,7 +60,7 @@ def pretrain(
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     check_training(training, manifest.tokenizer.vocabulary_size, environment)
-    record = prepare_run(store, manifest, run, training)
+    record = prepare_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
     summary = finished_training(store, record)
     if summary is not None:
         logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
@@ -79,8 +79,7 @@ def pretrain(
 
 def check_training(training: TrainingSettings, vocabulary_size: int, environment: Environment) -> None:
     """Refuse with BadInput what cannot work, before anything starts; other machines say themselves what they have."""
-    elsewhere = environment.launcher.kind != "local"
-    validate_layout(training.model_copy(update={"fp8": "none"}) if elsewhere else training, vocabulary_size)
+    validate_layout(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
 
 
 def track(store: Store, record: RunRecord, environment: Environment, tracking: TrackingSettings) -> TrackedRun:

@@ -164,10 +164,13 @@ class EvaluationRecord(Manifest):
     seconds: float
 
 
-def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+def prepare_run(
+    store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings, *, elsewhere: bool = False
+) -> RunRecord:
     """Check the settings, create the run's folder and write its run.json; running it again changes nothing.
 
     Raises BadInput for a name, root or layout that cannot work, and DamagedData where the folder holds another run.
+    This machine's devices and libraries do not count where the ranks run `elsewhere`.
     """
     if not store.is_local:
         raise BadInput(
@@ -176,11 +179,24 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
             f"Give a local --root and bring the dataset there: gristmill copy {dataset.name} --from {store.root}",
         )
     _check_name(name)
-    require_fitting(training, dataset.tokenizer.vocabulary_size)
+    require_fitting(training, dataset.tokenizer.vocabulary_size, elsewhere=elsewhere)
+    record = named_run(store, dataset, name, training)
+    path = f"{record.folder}/run.json"
+    if store.exists(path):
+        _require_same_run(store, path, RunRecord.load(store, path), record)
+    record.save(store, path)
+    return record
+
+
+def named_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+    """The run of a name on a dataset, whether its folder is there or not; nothing is written.
+
+    BadInput for a blend, or a model to start from, that cannot be.
+    """
     datasets = blended(store, dataset, training.data)
     start_digest = _start_digest(store, training, datasets)
     blend = [BlendedDataset(name=each.name, version=each.version, fingerprint=each.fingerprint) for each in datasets]
-    record = RunRecord(
+    return RunRecord(
         name=name,
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -193,11 +209,6 @@ def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: Tra
         start_digest=start_digest,
         fingerprint=run_fingerprint(training, *(each.fingerprint for each in datasets), start=start_digest),
     )
-    path = f"{record.folder}/run.json"
-    if store.exists(path):
-        _require_same_run(store, path, RunRecord.load(store, path), record)
-    record.save(store, path)
-    return record
 
 
 def run_fingerprint(training: TrainingSettings, *datasets: str, start: str | None = None) -> str:

@@ -78,22 +78,24 @@ def plan_training(
     train_tokens: int = 0,
     rate: Rate | None = None,
     others: Sequence[TrainingSettings] | None = None,
+    elsewhere: bool = False,
 ) -> TrainingPlan:
     """Plan a training; `train_tokens`, of the training split, are 0 where they are unknown.
 
     Without a rate it is what H200s usually reach. `others` are the same training in other layouts; None takes the
-    nearest that work and fit.
+    nearest that work and fit. Where the ranks run `elsewhere` this machine is asked neither for memory nor libraries.
     """
     rate = rate or usual_rate(training, DEVICE)
-    available = device_memory(training.parallel)
+    available = device_memory(training.parallel, elsewhere=elsewhere)
     peak = peak_flops(rate.device, training.dtype, training.peak_tflops)
     per_token = flops_per_token(training.model, vocabulary_size)
     steps = training.planned_steps(train_tokens)
     tokens = training.batches.samples(steps) * training.model.sequence_length
     if others is None:
-        others = nearest(training, vocabulary_size, None if available is None else usable(available))
+        room = None if available is None else usable(available)
+        others = nearest(training, vocabulary_size, room, elsewhere=elsewhere)
     seconds = _device_seconds(training, tokens, rate, None if peak is None else per_token / peak)
-    rows = [_row(each, vocabulary_size, available, seconds) for each in [training, *others]]
+    rows = [_row(each, vocabulary_size, available, seconds, elsewhere=elsewhere) for each in [training, *others]]
     embeddings = parameters(training.model, vocabulary_size) - body_parameters(training.model)
     active = body_parameters(training.model, active=True) + embeddings
     return TrainingPlan(
@@ -145,12 +147,17 @@ def _waiting(training: TrainingSettings) -> tuple[int, float]:
 
 
 def _row(
-    training: TrainingSettings, vocabulary_size: int, available: float | None, seconds: float | None
+    training: TrainingSettings,
+    vocabulary_size: int,
+    available: float | None,
+    seconds: float | None,
+    *,
+    elsewhere: bool,
 ) -> PlannedLayout:
     """One layout; `seconds` are those of one device that never waits."""
     parallel, refused = training.parallel, None
     try:
-        validate_layout(training, vocabulary_size)
+        validate_layout(training, vocabulary_size, elsewhere=elsewhere)
     except BadInput as error:
         refused = f"{error.value}: {error.rule}"
     micro_batches, idle = _waiting(training)

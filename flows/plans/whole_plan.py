@@ -40,7 +40,8 @@ class PlanOptions(Settings):
     sample: PlanSettings = PlanSettings()
     """How much of a source is measured."""
     device: str | None = None
-    """Name of the devices to train on, such as H200 or CPU; unset takes this machine's GPU, or H200 without one."""
+    """Name of the devices to train on, such as H200 or CPU; unset takes this machine's GPU, or H200 without one or where
+    the launcher starts ranks on other machines."""
     mfu: float | None = Field(default=None, gt=0, le=1)
     """Part of the device's peak that training reaches while it does not wait."""
     tokens_per_second: float | None = Field(default=None, gt=0)
@@ -88,8 +89,9 @@ def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOption
     if flow == "build_corpus":
         return _summed(flow, environment, corpora)
     vocabulary_size, tokens, heldout = _dataset(settings.dataset, environment, settings.corpus, corpora)
-    rate = choose_rate(Store(environment.root), training, vocabulary_size, options)
-    trained = plan_training(training, vocabulary_size, train_tokens=tokens, rate=rate)
+    elsewhere = environment.ranks_elsewhere
+    rate = choose_rate(Store(environment.root), training, vocabulary_size, options, elsewhere=elsewhere)
+    trained = plan_training(training, vocabulary_size, train_tokens=tokens, rate=rate, elsewhere=elsewhere)
     evaluation = None if flow == "pretrain" else _evaluation(settings.evaluation, trained, heldout)
     return _summed(flow, environment, corpora, trained, 0 if flow == "evaluate" else 1, evaluation)
 
@@ -107,9 +109,10 @@ def plan_ablation(settings: AblationSettings, options: PlanOptions) -> FlowPlan:
         corpora.append(_without_measuring(made) if any(_measures_alike(corpus, each) for each in measured) else made)
         measured.append(corpus)
     vocabulary_size = settings.base.tokenizer.vocabulary_size
-    rate = choose_rate(Store(environment.root), settings.training, vocabulary_size, options)
+    elsewhere = environment.ranks_elsewhere
+    rate = choose_rate(Store(environment.root), settings.training, vocabulary_size, options, elsewhere=elsewhere)
     tokens = min((round(each.tokens_train.expected) for each in corpora if each.tokens_train), default=0)
-    trained = plan_training(settings.training, vocabulary_size, train_tokens=tokens, rate=rate)
+    trained = plan_training(settings.training, vocabulary_size, train_tokens=tokens, rate=rate, elsewhere=elsewhere)
     evaluation = _evaluation(settings.evaluation, trained, None)
     return _summed("ablate", environment, corpora, trained, len(variants) * len(settings.seeds), evaluation)
 
@@ -120,16 +123,22 @@ def plan_refresh(refresh: RefreshSettings, environment: Environment, options: Pl
     return _summed("refresh_corpus", environment, corpora)
 
 
-def choose_rate(store: Store, training: TrainingSettings, vocabulary_size: int, options: PlanOptions) -> Rate:
-    """The rate that is stated, measured now, measured in an earlier run, or usual."""
-    device = options.device or this_device() or DEVICE
+def choose_rate(
+    store: Store, training: TrainingSettings, vocabulary_size: int, options: PlanOptions, *, elsewhere: bool = False
+) -> Rate:
+    """The rate that is stated, measured now, measured in an earlier run, or usual.
+
+    Where the ranks run `elsewhere` this machine's device is not theirs.
+    """
+    known = options.device or (None if elsewhere else this_device())
+    device = known or DEVICE
     if options.tokens_per_second is not None:
         return Rate(device=device, source="as stated", tokens_per_second_per_device=options.tokens_per_second)
     if options.mfu is not None:
         return usual_rate(training, device, options.mfu)
     if options.measure_steps is not None:
         return measured_rate(training, vocabulary_size, options.measure_steps)
-    earlier = earlier_rate(store, training, vocabulary_size, options.device or this_device())
+    earlier = earlier_rate(store, training, vocabulary_size, known)
     return earlier or usual_rate(training, device)
 
 

@@ -78,6 +78,17 @@ def test_processes_that_fill_no_nodes_are_refused_before_they_start(tmp_path: Pa
     assert "full nodes" in plan_pipeline("pretrain", settings, PlanOptions(device="H200")).refused[0]
 
 
+def test_ranks_on_other_machines_are_planned_without_this_one(tmp_path: Path):
+    wanted = {**TRAINING, "parallel": {}, "fp8": "hybrid"}
+    assert "fp8" in plan_pipeline("pretrain", pipeline(tmp_path, training=wanted), PlanOptions()).refused[0]
+    environment = {"root": str(tmp_path), "launcher": {"kind": "slurm"}}
+    plan = plan_pipeline("pretrain", pipeline(tmp_path, training=wanted, environment=environment), PlanOptions())
+    assert not plan.refused
+    assert plan.training is not None
+    assert plan.training.device_memory_gib is None
+    assert plan.training.device == "H200"
+
+
 def test_a_budget_that_is_enough_is_not_asked_for_again(tmp_path: Path):
     environment = affordable("pretrain", pipeline(tmp_path, {"gpu_hour": 3.0, "budget": 10_000.0}))
     assert environment.cost.budget is None
