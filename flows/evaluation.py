@@ -7,10 +7,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import progress
-from flows.config import DatasetSettings
+from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.live.training_watch import watched_evaluation
 from flows.live.watching import watched_runner
+from flows.plans.whole_plan import affordable
 from flows.pretraining import launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
 from flows.runs import find_run
@@ -73,6 +74,7 @@ def evaluate(
         )
     validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
     if (found := _measured(store, record, step, evaluation)) is None:
+        _afford(record, evaluation, environment)
         _launch(store, record, evaluation, environment)
         found = EvaluationRecord.load(store, evaluation_path(record, step))
     if contamination is not None and found.tasks:
@@ -104,6 +106,14 @@ def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSetti
         return None
     logger.info("evaluate: already done, %s", path)
     return found
+
+
+def _afford(run: RunRecord, evaluation: EvaluationSettings, environment: Environment) -> None:
+    """BadInput for an evaluation that costs more than a budget, if one is stated."""
+    if environment.cost.budget is not None:
+        dataset = DatasetSettings(name=run.dataset, version=run.dataset_version)
+        made_with = {"dataset": dataset, "run": run.name, "training": run.training}
+        affordable("evaluate", PipelineSettings(environment=environment, evaluation=evaluation, **made_with))
 
 
 def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environment: Environment) -> None:

@@ -12,6 +12,7 @@ or measured, they take the place of peak and MFU; other layouts are taken to dif
 
 from collections.abc import Sequence
 
+from flows.plans.training_left import checkpoint_bytes
 from infra.errors import BadInput
 from infra.settings import Settings
 from model.config import TrainingSettings, validate_layout
@@ -108,18 +109,10 @@ def plan_training(
         device_memory_gib=None if available is None else available / GIB,
         peak_tflops=None if peak is None else peak / 1e12,
         rate=rate,
-        checkpoint_bytes=_checkpoints(training, parameters(training.model, vocabulary_size)),
+        checkpoint_bytes=checkpoint_bytes(training, parameters(training.model, vocabulary_size), steps),
         scaling=scaling(active, tokens, train_tokens or None),
         layouts=tuple(rows),
     )
-
-
-def _checkpoints(training: TrainingSettings, weights: int) -> float:
-    """Weights and Adam's two moments in float32, and in bfloat16 the weights in that type too; Muon has one moment."""
-    each = weights * ((14 if training.dtype == "bfloat16" else 12) - (4 if training.optimizer.kind == "muon" else 0))
-    keep = training.checkpoint.keep
-    every = training.checkpoint.every_steps
-    return each * (1 if every is None else (keep or 1) + 1)
 
 
 def usual_rate(training: TrainingSettings, device: str, mfu: float | None = None) -> Rate:
