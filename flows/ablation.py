@@ -42,7 +42,8 @@ from flows.ablations.settings import (
 from flows.config import DatasetSettings, TrackingSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
-from flows.plans.whole_plan import PlanOptions, plan_ablation, refuse, without_budget
+from flows.plans.ablation_plan import plan_ablation
+from flows.plans.whole_plan import PlanOptions, refuse, without_budget
 from flows.pretraining import Wanted, handed_in, pretrain
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, fingerprint

@@ -7,10 +7,11 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from flows import progress
-from flows.config import DatasetSettings
+from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.live.training_watch import watched_evaluation
 from flows.live.watching import watched_runner
+from flows.plans.whole_plan import affordable
 from flows.pretraining import job_of, launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
 from flows.runs import find_run
@@ -29,8 +30,8 @@ from model.run import (
     evaluation_folder,
     evaluation_path,
     finished_training,
+    named_run,
     open_run_folder,
-    prepare_run,
     trained_tokens,
 )
 from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
@@ -66,7 +67,7 @@ def evaluate(
     record, manifest = _run(store, run, training, dataset)
     summary = finished_training(store, record)
     step = evaluation.step or (summary.steps if summary else None)
-    if step is None:
+    if step is None or not store.exists(f"{record.folder}/run.json"):
         raise BadInput(
             f"run {record.folder}",
             "it must be trained before it is evaluated, or the step of a checkpoint be named (evaluation.step)",
@@ -74,6 +75,7 @@ def evaluate(
         )
     validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
     if (found := _measured(store, record, step, evaluation)) is None:
+        _afford(record, evaluation, environment)
         _launch(store, record, evaluation, environment)
         found = EvaluationRecord.load(store, evaluation_path(record, step))
     if contamination is not None and found.tasks:
@@ -86,13 +88,13 @@ def evaluate(
 def _run(
     store: Store, run: str, training: TrainingSettings | None, dataset: DatasetSettings | None
 ) -> tuple[RunRecord, DatasetManifest]:
-    """A run by its name alone, or by what it was made with."""
+    """A run by its name alone, or by what it was made with, which need not fit the machines that evaluate it."""
     if training is None:
         _, record, manifest = open_run_folder(find_run(store, run))
         return record, manifest
     chosen = dataset or DatasetSettings()
     manifest = load_dataset(store, chosen.name, chosen.version)
-    return prepare_run(store, manifest, run, training), manifest
+    return named_run(store, manifest, run, training), manifest
 
 
 def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:
@@ -105,6 +107,14 @@ def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSetti
         return None
     logger.info("evaluate: already done, %s", path)
     return found
+
+
+def _afford(run: RunRecord, evaluation: EvaluationSettings, environment: Environment) -> None:
+    """BadInput for an evaluation that costs more than a budget, if one is stated."""
+    if environment.cost.budget is not None:
+        dataset = DatasetSettings(name=run.dataset, version=run.dataset_version)
+        made_with = {"dataset": dataset, "run": run.name, "training": run.training}
+        affordable("evaluate", PipelineSettings(environment=environment, evaluation=evaluation, **made_with))
 
 
 def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environment: Environment) -> None:

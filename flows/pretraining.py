@@ -29,6 +29,7 @@ from model.run import (
     LaunchRecord,
     RunRecord,
     TrainingSummary,
+    check_run,
     finished_training,
     load_launch,
     named_run,
@@ -61,7 +62,7 @@ def pretrain(
     progress.let_through()
     store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
-    check_training(training, manifest.tokenizer.vocabulary_size, environment)
+    check_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
     record = named_run(store, manifest, run, training)
     if (done := _done(store, record)) is not None:
         return done
@@ -71,7 +72,7 @@ def pretrain(
     with launcher.room(job):  # a job that works there reads what is written below
         if (done := _done(store, record)) is not None:
             return done
-        prepare_run(store, manifest, run, training)
+        prepare_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
         tracked = track(store, record, environment, tracking)
         with ending_with(tracked):
             link_mlflow_run(store, tracked)
@@ -116,11 +117,12 @@ def handed_in(wanted: Sequence[Wanted], environment: Environment) -> Iterator[No
     store, launcher, jobs, opened = Store(environment.root), open_launcher(environment.launcher), [], []
     for each in wanted:
         manifest = load_dataset(store, each.dataset.name, each.dataset.version)
+        check_run(store, manifest, each.run, each.training, elsewhere=True)
         record = named_run(store, manifest, each.run, each.training)
         job = job_of("model.train", store, record, each.training.parallel.processes)
         if finished_training(store, record) is None:
             with launcher.room(job):
-                prepare_run(store, manifest, each.run, each.training)
+                prepare_run(store, manifest, each.run, each.training, elsewhere=True)
                 opened.append(track(store, record, environment, each.tracking))
             jobs.append(job)
     try:
@@ -136,8 +138,7 @@ def handed_in(wanted: Sequence[Wanted], environment: Environment) -> Iterator[No
 
 def check_training(training: TrainingSettings, vocabulary_size: int, environment: Environment) -> None:
     """Refuse with BadInput what cannot work, before anything starts; other machines say themselves what they have."""
-    elsewhere = environment.launcher.kind != "local"
-    validate_layout(training.model_copy(update={"fp8": "none"}) if elsewhere else training, vocabulary_size)
+    validate_layout(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
 
 
 def track(store: Store, record: RunRecord, environment: Environment, tracking: TrackingSettings) -> TrackedRun:

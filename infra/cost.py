@@ -11,7 +11,7 @@ class CostSettings(Settings):
     currency: str = operational("USD", pattern=r"^[A-Z]{3}$")
     """Three letters by which amounts are named."""
     gpu_hour: float | None = operational(None, ge=0)
-    """Price of one GPU for an hour."""
+    """Price of one GPU for an hour, the processor cores beside it included."""
     core_hour: float | None = operational(None, ge=0)
     """Price of one processor core for an hour."""
     gigabyte_month: float | None = operational(None, ge=0)

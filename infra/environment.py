@@ -34,3 +34,8 @@ class Environment(Settings):
     """Where training and evaluation run: on this machine, as a job of Slurm, or as a TrainJob of Kubernetes."""
     cost: CostSettings = operational(CostSettings())
     """What machines cost, for plans and for what runs are said to have cost."""
+
+    @property
+    def ranks_elsewhere(self) -> bool:
+        """Whether training and evaluation run on other machines than this one, which then says nothing of them."""
+        return self.launcher.kind != "local"

@@ -142,12 +142,15 @@ class TrainingSettings(Settings):
         return self.batches.steps(samples) if samples is not None else self.duration.steps or 1
 
 
-def validate_layout(settings: TrainingSettings, vocabulary_size: int) -> None:
-    """Refuse with BadInput a model or layout that cannot work, before any process starts."""
+def validate_layout(settings: TrainingSettings, vocabulary_size: int, *, elsewhere: bool = False) -> None:
+    """Refuse with BadInput a model or layout that cannot work, before any process starts.
+
+    Where the ranks run `elsewhere`, those machines themselves say what is installed on them.
+    """
     check_model(settings.model)
     check_parallel(settings.model, settings.parallel, vocabulary_size)
     _check_optimizer(settings)
-    _check_fp8(settings)
+    _check_fp8(settings, installed=elsewhere or engine_installed())
     if settings.model.architecture == "lstm" and not settings.data.attend_across_documents:
         raise BadInput(
             "data.attend_across_documents = false with model.architecture = lstm",
@@ -174,7 +177,7 @@ def _check_optimizer(settings: TrainingSettings) -> None:
         )
 
 
-def _check_fp8(settings: TrainingSettings) -> None:
+def _check_fp8(settings: TrainingSettings, *, installed: bool) -> None:
     check_fp8(
         settings.fp8,
         settings.transformer_engine,
@@ -182,7 +185,7 @@ def _check_fp8(settings: TrainingSettings) -> None:
         settings.parallel,
         dtype=settings.dtype,
         micro_batch_size=settings.micro_batch_size,
-        installed=engine_installed(),
+        installed=installed,
     )
 
 

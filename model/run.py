@@ -164,18 +164,29 @@ class EvaluationRecord(Manifest):
     seconds: float
 
 
-def prepare_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+def prepare_run(
+    store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings, *, elsewhere: bool = False
+) -> RunRecord:
     """Check the settings, create the run's folder and write its run.json; running it again changes nothing.
 
-    Raises BadInput for a name, root or layout that cannot work, and DamagedData where the folder holds another run.
+    Raises what check_run does, and DamagedData where the folder holds another run.
     """
+    check_run(store, dataset, name, training, elsewhere=elsewhere)
     record = named_run(store, dataset, name, training)
-    record.save(store, f"{record.folder}/run.json")
+    path = f"{record.folder}/run.json"
+    if store.exists(path):
+        _require_same_run(store, path, RunRecord.load(store, path), record)
+    record.save(store, path)
     return record
 
 
-def named_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
-    """The same, and write nothing."""
+def check_run(
+    store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings, *, elsewhere: bool = False
+) -> None:
+    """Refuse with BadInput a name, root or layout that cannot work.
+
+    This machine's devices and libraries do not count where the ranks run `elsewhere`.
+    """
     if not store.is_local:
         raise BadInput(
             f"root {store.root}",
@@ -183,11 +194,18 @@ def named_run(store: Store, dataset: DatasetManifest, name: str, training: Train
             f"Give a local --root and bring the dataset there: gristmill copy {dataset.name} --from {store.root}",
         )
     _check_name(name)
-    require_fitting(training, dataset.tokenizer.vocabulary_size)
+    require_fitting(training, dataset.tokenizer.vocabulary_size, elsewhere=elsewhere)
+
+
+def named_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:
+    """The run of a name on a dataset, whether its folder is there or not; nothing is written.
+
+    BadInput for a blend, or a model to start from, that cannot be.
+    """
     datasets = blended(store, dataset, training.data)
     start_digest = _start_digest(store, training, datasets)
     blend = [BlendedDataset(name=each.name, version=each.version, fingerprint=each.fingerprint) for each in datasets]
-    record = RunRecord(
+    return RunRecord(
         name=name,
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -200,10 +218,6 @@ def named_run(store: Store, dataset: DatasetManifest, name: str, training: Train
         start_digest=start_digest,
         fingerprint=run_fingerprint(training, *(each.fingerprint for each in datasets), start=start_digest),
     )
-    path = f"{record.folder}/run.json"
-    if store.exists(path):
-        _require_same_run(store, path, RunRecord.load(store, path), record)
-    return record
 
 
 def run_fingerprint(training: TrainingSettings, *datasets: str, start: str | None = None) -> str:

@@ -56,7 +56,7 @@ class Post(Settings):
     gpus: int = 0
     """Of all ranks."""
     cores: int = 1
-    """Threads of all ranks."""
+    """Threads of all ranks; none of ranks with GPUs, whose cores are a part of what an hour of a GPU costs."""
     rank: int = 0
     """Process id of the rank that it is beside."""
     started: float = 0.0
@@ -75,7 +75,7 @@ def post_of(place: "Place", *, threads: int) -> Post | None:
         node=node if len(nodes) > 1 else None,
         reports=place.is_reporter,
         gpus=devices if place.device.type == "cuda" else 0,
-        cores=devices * threads,
+        cores=0 if place.device.type == "cuda" else devices * threads,
     )
 
 

@@ -116,7 +116,7 @@ def check_training(settings: AblationSettings) -> None:
         raise BadInput(f"evaluation.step = {evaluation.step}", "models are compared at their end", "Leave it out")
     if settings.base.tokenizer.path is None:
         vocabulary_size = settings.base.tokenizer.vocabulary_size
-        validate_layout(training_of(settings), vocabulary_size)
+        validate_layout(training_of(settings), vocabulary_size, elsewhere=settings.environment.ranks_elsewhere)
         validate_evaluation(evaluation, training.model, vocabulary_size)
 
 

@@ -43,9 +43,10 @@ def plan(as_json: bool, **given: Any) -> None:
 def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None:
     if seventy_billion:
         return _show_seventy_billion(as_json)
+    from flows.plans.ablation_plan import plan_ablation
     from flows.plans.sampling import PlanSettings
     from flows.plans.tokenizer_plan import plan_tokenizer
-    from flows.plans.whole_plan import PlanOptions, plan_ablation, plan_pipeline, plan_refresh
+    from flows.plans.whole_plan import PlanOptions, plan_pipeline, plan_refresh
     from flows.plans.whole_plan_text import render_flow
 
     sample = PlanSettings(sample_shards=given.pop("sample_shards"), sample_records=given.pop("sample_records"))

@@ -97,6 +97,11 @@ class Plan(Settings):
     warnings: tuple[str, ...]
     """What stands in the way of the run."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether all stages are there."""
+        return not self.stages
+
 
 def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettings) -> Plan:
     """Measure a sample and say what the whole will take. BadInput as a run would raise it for the same settings."""

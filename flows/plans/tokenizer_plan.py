@@ -1,7 +1,7 @@
 """What `train_tokenizer` will take: what learning the dataset's own tokenizer took, by bytes of text."""
 
 from flows.config import DatasetSettings
-from flows.plans.whole_plan import FlowPlan, concluded
+from flows.plans.flow_plan import FlowPlan, concluded
 from infra.cost import Cost
 from infra.environment import Environment
 from infra.manifest import DatasetManifest, StageManifest, Telemetry, load_dataset

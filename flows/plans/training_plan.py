@@ -12,6 +12,7 @@ or measured, they take the place of peak and MFU; other layouts are taken to dif
 
 from collections.abc import Sequence
 
+from flows.plans.training_left import checkpoint_bytes
 from infra.errors import BadInput
 from infra.settings import Settings
 from model.config import TrainingSettings, validate_layout
@@ -78,22 +79,24 @@ def plan_training(
     train_tokens: int = 0,
     rate: Rate | None = None,
     others: Sequence[TrainingSettings] | None = None,
+    elsewhere: bool = False,
 ) -> TrainingPlan:
     """Plan a training; `train_tokens`, of the training split, are 0 where they are unknown.
 
     Without a rate it is what H200s usually reach. `others` are the same training in other layouts; None takes the
-    nearest that work and fit.
+    nearest that work and fit. Where the ranks run `elsewhere` this machine is asked neither for memory nor libraries.
     """
     rate = rate or usual_rate(training, DEVICE)
-    available = device_memory(training.parallel)
+    available = device_memory(training.parallel, elsewhere=elsewhere)
     peak = peak_flops(rate.device, training.dtype, training.peak_tflops)
     per_token = flops_per_token(training.model, vocabulary_size)
     steps = training.planned_steps(train_tokens)
     tokens = training.batches.samples(steps) * training.model.sequence_length
     if others is None:
-        others = nearest(training, vocabulary_size, None if available is None else usable(available))
+        room = None if available is None else usable(available)
+        others = nearest(training, vocabulary_size, room, elsewhere=elsewhere)
     seconds = _device_seconds(training, tokens, rate, None if peak is None else per_token / peak)
-    rows = [_row(each, vocabulary_size, available, seconds) for each in [training, *others]]
+    rows = [_row(each, vocabulary_size, available, seconds, elsewhere=elsewhere) for each in [training, *others]]
     embeddings = parameters(training.model, vocabulary_size) - body_parameters(training.model)
     active = body_parameters(training.model, active=True) + embeddings
     return TrainingPlan(
@@ -106,18 +109,10 @@ def plan_training(
         device_memory_gib=None if available is None else available / GIB,
         peak_tflops=None if peak is None else peak / 1e12,
         rate=rate,
-        checkpoint_bytes=_checkpoints(training, parameters(training.model, vocabulary_size)),
+        checkpoint_bytes=checkpoint_bytes(training, parameters(training.model, vocabulary_size), steps),
         scaling=scaling(active, tokens, train_tokens or None),
         layouts=tuple(rows),
     )
-
-
-def _checkpoints(training: TrainingSettings, weights: int) -> float:
-    """Weights and Adam's two moments in float32, and in bfloat16 the weights in that type too; Muon has one moment."""
-    each = weights * ((14 if training.dtype == "bfloat16" else 12) - (4 if training.optimizer.kind == "muon" else 0))
-    keep = training.checkpoint.keep
-    every = training.checkpoint.every_steps
-    return each * (1 if every is None else (keep or 1) + 1)
 
 
 def usual_rate(training: TrainingSettings, device: str, mfu: float | None = None) -> Rate:
@@ -145,12 +140,17 @@ def _waiting(training: TrainingSettings) -> tuple[int, float]:
 
 
 def _row(
-    training: TrainingSettings, vocabulary_size: int, available: float | None, seconds: float | None
+    training: TrainingSettings,
+    vocabulary_size: int,
+    available: float | None,
+    seconds: float | None,
+    *,
+    elsewhere: bool,
 ) -> PlannedLayout:
     """One layout; `seconds` are those of one device that never waits."""
     parallel, refused = training.parallel, None
     try:
-        validate_layout(training, vocabulary_size)
+        validate_layout(training, vocabulary_size, elsewhere=elsewhere)
     except BadInput as error:
         refused = f"{error.value}: {error.rule}"
     micro_batches, idle = _waiting(training)

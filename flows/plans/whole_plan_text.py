@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
+from flows.plans.flow_plan import FlowPlan
 from flows.plans.plan_text import render, size, time
 from flows.plans.training_plan_text import render_training, short
-from flows.plans.whole_plan import FlowPlan
 
 
 def render_flow(plan: FlowPlan) -> str:
@@ -12,19 +12,27 @@ def render_flow(plan: FlowPlan) -> str:
     blocks = [render(corpus) for corpus in plan.corpora]
     if plan.flow == "refresh_corpus" and not blocks:
         blocks.append("Nothing is new: the refresh ends in seconds")
-    if plan.training is not None:
+    if plan.training is not None and plan.trainings:
         several = f"{plan.trainings} trainings, each:\n" if plan.trainings > 1 else ""
         blocks.append(several + render_training(plan.training))
-    blocks += ["\n".join(lines) for lines in (list(_evaluation(plan)), list(_costs(plan))) if lines]
+    blocks += ["\n".join(lines) for lines in (list(_left(plan)), list(_evaluations(plan)), list(_costs(plan))) if lines]
     return "\n\n".join(blocks)
 
 
-def _evaluation(plan: FlowPlan) -> Iterator[str]:
-    if (found := plan.evaluation) is None:
-        return
-    hours = "an unknown time" if found.device_hours is None else time(3600 * found.device_hours)
-    tokens = f"{short(found.heldout_tokens)} tokens of held-out text, {short(found.benchmark_tokens)} of benchmarks"
-    yield f"Evaluation: {tokens}: {hours} of one device"
+def _left(plan: FlowPlan) -> Iterator[str]:
+    training, left = plan.training, plan.left
+    if training is not None and left is not None and left.tokens < plan.trainings * training.tokens:
+        yield f"Left of it: {left.unfinished} of {plan.trainings} trainings, {short(left.tokens)} tokens"
+
+
+def _evaluations(plan: FlowPlan) -> Iterator[str]:
+    for name, found in (("during training", plan.during), ("of what is trained", plan.evaluation)):
+        if found is None or not found.times:
+            continue
+        hours = "an unknown time" if found.device_hours is None else time(3600 * found.device_hours)
+        tokens = f"{short(found.heldout_tokens)} tokens of held-out text, {short(found.benchmark_tokens)} of benchmarks"
+        times = f"{found.times} evaluations {name}, each of" if found.times > 1 else f"An evaluation {name}:"
+        yield f"{times} {tokens}: {hours} of one device"
 
 
 def _costs(plan: FlowPlan) -> Iterator[str]:

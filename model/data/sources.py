@@ -63,7 +63,11 @@ def _require_same_tokenizer(one: DatasetManifest, other: DatasetManifest) -> Non
 
 def blend_tokens(datasets: Sequence[DatasetManifest], settings: DataSettings) -> int:
     """Tokens of one pass: of all training splits, each as often as its epochs say where the blend is by epochs."""
-    sizes = [each.tokens("train") for each in datasets]
+    return pass_tokens([each.tokens("train") for each in datasets], settings)
+
+
+def pass_tokens(sizes: Sequence[int], settings: DataSettings) -> int:
+    """The same of training splits of so many tokens, in the order of the blend."""
     times = [source.epochs or 1 for source in settings.blend] or [1]
     return round(sum(size * time for size, time in zip(sizes, times, strict=True)))
 

@@ -15,28 +15,32 @@ _MORE_PROCESSES = (1, 2, 4, 8, 16, 32, 64)
 _WIDEST_TENSOR = 8  # GPUs with fast links among them, in the servers that there are
 
 
-def require_fitting(training: TrainingSettings, vocabulary_size: int) -> None:
+def require_fitting(training: TrainingSettings, vocabulary_size: int, *, elsewhere: bool = False) -> None:
     """Refuse with BadInput a training that cannot work, before any process starts, naming layouts that can.
 
-    Its memory is looked at where that of a device is known; see `model.estimates.memory.device_memory`.
+    Its memory is looked at where that of a device is known; see `model.estimates.memory.device_memory`. Of ranks that
+    run `elsewhere` only the settings are looked at, not this machine.
     """
-    available = device_memory(training.parallel)
+    available = device_memory(training.parallel, elsewhere=elsewhere)
     room = None if available is None else usable(available)
     try:
-        validate_layout(training, vocabulary_size)
+        validate_layout(training, vocabulary_size, elsewhere=elsewhere)
         if room is not None and available is not None:
             _require_memory(training, vocabulary_size, room, available)
     except BadInput as error:
-        lines = _alternatives(training, vocabulary_size, room)
+        lines = _alternatives(training, vocabulary_size, room, elsewhere=elsewhere)
         raise BadInput(error.value, error.rule, "\n  ".join([error.remedy, *lines])) from None
 
 
-def _alternatives(training: TrainingSettings, vocabulary_size: int, room: float | None) -> list[str]:
+def _alternatives(
+    training: TrainingSettings, vocabulary_size: int, room: float | None, *, elsewhere: bool
+) -> list[str]:
     """The nearest layouts, of more processes where none of as many works; a heading, then a line for each."""
     for times in _MORE_PROCESSES:
         processes = times * training.parallel.processes
         parallel = training.parallel.model_copy(update={"processes": processes})
-        found = nearest(training.model_copy(update={"parallel": parallel}), vocabulary_size, room)
+        widened = training.model_copy(update={"parallel": parallel})
+        found = nearest(widened, vocabulary_size, room, elsewhere=elsewhere)
         if found:
             count = f"{processes} process{'es' if processes > 1 else ''}"
             return [f"Nearest with {count}:", *(describe(each, vocabulary_size, training) for each in found)]
@@ -59,7 +63,9 @@ def parts(memory: Memory) -> str:
     return ", ".join(f"{name} {getattr(memory, name) / GIB:.1f}" for name in names)
 
 
-def nearest(training: TrainingSettings, vocabulary_size: int, room: float | None) -> list[TrainingSettings]:
+def nearest(
+    training: TrainingSettings, vocabulary_size: int, room: float | None, *, elsewhere: bool = False
+) -> list[TrainingSettings]:
     """The same training in layouts of the same number of processes that work and need no more than `room` bytes.
 
     The nearest come first: those whose factors differ by the fewest doublings. Smaller micro-batches and recomputation
@@ -68,16 +74,16 @@ def nearest(training: TrainingSettings, vocabulary_size: int, room: float | None
     found: list[TrainingSettings] = []
     ordered = sorted(_candidates(training), key=lambda each: _distance(each, training))
     for candidate in ordered:
-        if candidate != training and _works(candidate, vocabulary_size, room):
+        if candidate != training and _works(candidate, vocabulary_size, room, elsewhere=elsewhere):
             found.append(candidate)
         if len(found) == _SUGGESTIONS:
             break
     return found
 
 
-def _works(training: TrainingSettings, vocabulary_size: int, room: float | None) -> bool:
+def _works(training: TrainingSettings, vocabulary_size: int, room: float | None, *, elsewhere: bool) -> bool:
     try:
-        validate_layout(training, vocabulary_size)
+        validate_layout(training, vocabulary_size, elsewhere=elsewhere)
     except BadInput:
         return False
     return room is None or estimate_memory(training, vocabulary_size).total <= room

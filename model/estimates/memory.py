@@ -76,10 +76,13 @@ def usable(device_bytes: float) -> float:
     return 0.95 * device_bytes - GIB
 
 
-def device_memory(parallel: ParallelSettings) -> float | None:
-    """Bytes of a device: as the settings say, or as the driver says of this machine's first GPU; None without one."""
-    if parallel.device_memory_gib is not None:
-        return parallel.device_memory_gib * GIB
+def device_memory(parallel: ParallelSettings, *, elsewhere: bool = False) -> float | None:
+    """Bytes of a device: as the settings say, or as the driver says of this machine's first GPU; None without one.
+
+    This machine's is not asked where the ranks run `elsewhere`.
+    """
+    if parallel.device_memory_gib is not None or elsewhere:
+        return None if parallel.device_memory_gib is None else parallel.device_memory_gib * GIB
     mebibytes = next(iter(driver_says("memory.total")), "")
     return float(mebibytes) * (1 << 20) if mebibytes.isdigit() else None
 

@@ -4,15 +4,19 @@ What is usual is what `python -m tests.benchmarks.gpu_speed` measured on H200s (
 the weights of the layers. Other devices are taken to reach the same part of their peak.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+from infra.errors import DamagedData
 from infra.settings import Settings
 from infra.store import Store
 from model.config import TrainingSettings
 from model.estimates.flops import body_parameters
 from model.run import RunRecord, TrainingSummary
+
+logger = logging.getLogger(__name__)
 
 _USUAL_MFU = ((54e6, 0.39), (142e6, 0.45), (340e6, 0.45), (0.97e9, 0.56), (2.8e9, 0.565), (7.0e9, 0.57))
 """(weights of the layers that a token meets, MFU)."""
@@ -70,17 +74,21 @@ def _runs(store: Store) -> Iterator[tuple[RunRecord, TrainingSummary, float]]:
     for name in store.names("runs"):
         for each in store.names(f"runs/{name}"):
             path = f"runs/{name}/{each}/training.json"
-            if store.exists(path):
-                written = store.local_path(path).stat().st_mtime
+            if not store.exists(path):
+                continue
+            try:
                 record = RunRecord.load(store, f"runs/{name}/{each}/run.json")
-                yield record, TrainingSummary.load(store, path), written
+                yield record, TrainingSummary.load(store, path), store.local_path(path).stat().st_mtime
+            except (DamagedData, FileNotFoundError) as error:  # also of a version that wrote other fields
+                logger.warning("the speed of runs/%s/%s is passed over: %s", name, each, error)
 
 
 def _alike(record: RunRecord, training: TrainingSettings, vocabulary_size: int) -> bool:
     """Whether a run's steps take the time of those of a training: learning rates and the like do not matter."""
-    names = ("model", "parallel", "dtype", "micro_batch_size", "global_batch_size", "recompute")
+    names = ("model", "parallel", "dtype", "fp8", "compiled", "transformer_engine", "recompute")
+    batches = ("micro_batch_size", "global_batch_size")
     return (
         record.vocabulary_size == vocabulary_size
         and record.training.optimizer.kind == training.optimizer.kind
-        and all(getattr(record.training, name) == getattr(training, name) for name in names)
+        and all(getattr(record.training, name) == getattr(training, name) for name in names + batches)
     )

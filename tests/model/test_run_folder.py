@@ -6,7 +6,15 @@ import pytest
 
 from infra.errors import BadInput, DamagedData
 from infra.store import Store
-from model.run import RunRecord, open_run_folder, prepare_run, read_metrics, run_fingerprint, truncate_metrics
+from model.run import (
+    RunRecord,
+    named_run,
+    open_run_folder,
+    prepare_run,
+    read_metrics,
+    run_fingerprint,
+    truncate_metrics,
+)
 from tests.model.small_runs import layout, small_training
 
 
@@ -47,6 +55,17 @@ def test_refuses_names_and_roots_that_cannot_be(store, dataset) -> None:
         prepare_run(Store("memory://root"), dataset, "remote", small_training())
     with pytest.raises(BadInput, match=r"holds no run\.json"):
         open_run_folder(store.local_path("runs/nothing/here"))
+
+
+def test_ranks_elsewhere_say_themselves_what_they_have(store, dataset) -> None:
+    training = small_training(fp8="hybrid", dtype="bfloat16")
+    with pytest.raises(BadInput, match="without Transformer Engine"):
+        prepare_run(store, dataset, "elsewhere", training)
+    assert not store.exists("runs/elsewhere")
+    assert named_run(store, dataset, "elsewhere", training).training == training
+    assert not store.exists("runs/elsewhere")
+    run = prepare_run(store, dataset, "elsewhere", training, elsewhere=True)
+    assert store.exists(f"{run.folder}/run.json")
 
 
 def test_metrics_are_cut_after_a_step_and_an_unfinished_line_is_dropped(tmp_path) -> None:

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 
 from flows.cli import main
 from flows.plans.estimates import Estimate, StagePlan, files_bytes
+from flows.plans.flow_plan import FlowPlan
 from flows.plans.plan_text import render, size, time
 from flows.plans.planning import Plan, disk_warning, make_plan
 from flows.plans.sampling import PlanSettings, evenly
-from flows.plans.whole_plan import FlowPlan
 from infra.cluster import Cluster
 from infra.environment import Environment
 from infra.errors import BadInput

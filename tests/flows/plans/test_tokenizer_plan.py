@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from flows.cli import main
 from flows.config import DatasetSettings
+from flows.plans.flow_plan import FlowPlan
 from flows.plans.tokenizer_plan import plan_tokenizer
-from flows.plans.whole_plan import FlowPlan, refuse
+from flows.plans.whole_plan import refuse
 from infra.cluster import Cluster
 from infra.environment import Environment
 from infra.errors import BadInput

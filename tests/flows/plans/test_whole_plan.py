@@ -1,28 +1,31 @@
 """Plans of flows: what is refused, what it costs, what is taken off; rates and where they come from."""
 
-import json
+import base64
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
-from flows.ablations.settings import AblationSettings
 from flows.cli import main
 from flows.config import PipelineSettings
 from flows.plans.cached import already_made
+from flows.plans.flow_plan import FlowPlan
 from flows.plans.sampling import PlanSettings
-from flows.plans.whole_plan import FlowPlan, PlanOptions, affordable, choose_rate, plan_ablation, plan_pipeline
+from flows.plans.training_plan import plan_training
+from flows.plans.whole_plan import PlanOptions, affordable, choose_rate, plan_pipeline
 from flows.plans.whole_plan_text import render_flow
 from infra.cluster import Cluster
-from infra.configuration import load_settings
+from infra.cost import Cost
 from infra.errors import BadInput
 from infra.launching.launcher_settings import SlurmSettings
+from infra.manifest import load_dataset
 from infra.store import Store
-from model.config import TrainingSettings
+from model.config import EvaluationSettings, TrainingSettings
 from model.estimates.rate import usual_mfu
 from tasks.pipeline import measure, pinned_corpus, refine
 from tasks.stage import StageRunner
+from tests.model.made_runs import made_dataset, made_evaluation, made_run
 from tests.tasks.records import CRAWL
 
 TRAINING = {
@@ -76,6 +79,17 @@ def test_processes_that_fill_no_nodes_are_refused_before_they_start(tmp_path: Pa
     with pytest.raises(BadInput, match=r"Set parallel\.processes to 8 or 16"):
         affordable("pretrain", settings)
     assert "full nodes" in plan_pipeline("pretrain", settings, PlanOptions(device="H200")).refused[0]
+
+
+def test_ranks_on_other_machines_are_planned_without_this_one(tmp_path: Path):
+    wanted = {**TRAINING, "parallel": {}, "fp8": "hybrid"}
+    assert "fp8" in plan_pipeline("pretrain", pipeline(tmp_path, training=wanted), PlanOptions()).refused[0]
+    environment = {"root": str(tmp_path), "launcher": {"kind": "slurm"}}
+    plan = plan_pipeline("pretrain", pipeline(tmp_path, training=wanted, environment=environment), PlanOptions())
+    assert not plan.refused
+    assert plan.training is not None
+    assert plan.training.device_memory_gib is None
+    assert plan.training.device == "H200"
 
 
 def test_a_budget_that_is_enough_is_not_asked_for_again(tmp_path: Path):
@@ -147,21 +161,86 @@ def run_chain_of(settings: PipelineSettings, cluster: Cluster) -> None:
     refine(runner, measure(runner, pinned), pinned)
 
 
-def test_an_ablation_is_all_its_trainings(small_crawl: Path, tmp_path: Path):
-    given = {
-        "environment": {"root": str(tmp_path), "workers": 2},
-        "base": corpus(small_crawl),
-        "variants": {"as-is": {}, "strict": {"filter": {"language": {"min_score": 0.9}}}},
-        "training": TRAINING,
-        "seeds": [1, 2, 3],
-    }
-    path = tmp_path / "ablation.json"
-    path.write_text(json.dumps(given))
-    settings = load_settings(AblationSettings, AblationSettings(), path, [])
-    plan = plan_ablation(settings, PlanOptions(device="H200", sample=SAMPLE))
-    assert plan.trainings == 6
-    first, second = plan.corpora
-    assert "fetch" in {each.stage for each in first.stages}
-    assert "fetch" not in {each.stage for each in second.stages}
+def of_dataset(root: Path, cost: dict[str, Any] | None = None, **training: Any) -> PipelineSettings:
+    """Settings for a dataset of 10,000 tokens for training and 3,000 held out, and 500 steps."""
+    made_dataset(Store(str(root)), "corpus", 10_000, 3_000)
+    steps = {"duration": {"steps": 500}, "checkpoint": {"every_steps": 100}}
+    return pipeline(root, cost, training={**TRAINING, **steps, **training})
+
+
+STATED = PlanOptions(device="H200", tokens_per_second=1000)
+TOKENS = 500 * 64 * 4096
+
+
+def test_evaluations_on_the_way_are_counted(tmp_path: Path):
+    during = {"every_steps": 200, "of": {"max_tokens": 1_000, "benchmarks": {"tasks": ["piqa"], "limit": 10}}}
+    settings = of_dataset(tmp_path, evaluation=during, parallel={"processes": 2, "device_memory_gib": 139})
+    plan = plan_pipeline("pretrain", settings, STATED)
+    assert plan.during is not None
+    assert (plan.during.times, plan.during.heldout_tokens) == (2, 1_000)
+    seconds = (TOKENS + 2 * (1_000 + 10 * 4 * 150) / 3) / 1000
+    assert plan.cost.gpu_hours == pytest.approx(seconds / 3600)
+    assert plan.seconds == pytest.approx(seconds / 2)
+    assert "2 evaluations during training, each of 1,000 tokens" in render_flow(plan)
+    by_tokens = {"every_tokens": 64 * 4096 // 2}
+    often = plan_pipeline("pretrain", of_dataset(tmp_path, evaluation=by_tokens), STATED).during
+    assert often is not None
+    assert often.times == 500
+
+
+def test_an_evaluation_has_a_layout_of_its_own(tmp_path: Path):
+    settings = of_dataset(tmp_path, parallel={"processes": 64, "device_memory_gib": 1})
+    evaluation = EvaluationSettings.model_validate({"parallel": {"processes": 4, "tensor": 2}})
+    settings = settings.model_copy(update={"evaluation": evaluation})
+    plan = plan_pipeline("evaluate", settings, STATED)
+    assert not plan.refused, "a run that is finished fits"
+    assert plan.seconds == pytest.approx(2 * 3_000 / 3 / 1000 / 4)
+    assert plan.cost.stored_bytes == 0
+    assert "An evaluation of what is trained: 6,000 tokens" in render_flow(plan)
+    odd = evaluation.model_copy(update={"parallel": evaluation.parallel.model_copy(update={"tensor": 3})})
+    (refused,) = plan_pipeline("evaluate", settings.model_copy(update={"evaluation": odd}), STATED).refused
+    assert refused.startswith("evaluation: parallel.processes = 4 with tensor")
+
+
+def test_a_blend_is_planned_as_it_is_trained(tmp_path: Path):
+    made_dataset(Store(str(tmp_path)), "more", 64 * 4096, 1)
+    blend = [{"dataset": "corpus", "epochs": 2}, {"dataset": "more", "epochs": 3}]
+    settings = of_dataset(tmp_path, data={"blend": blend}, duration={"epochs": 4})
+    plan = plan_pipeline("pretrain", settings, STATED)
     assert plan.training is not None
-    assert plan.cost.gpu_hours == pytest.approx(6 * (plan.training.layouts[0].device_hours or 0), rel=0.01)
+    assert plan.training.steps == -(-4 * (2 * 10_000 + 3 * 64 * 4096) // (64 * 4096))
+    assert plan.training.scaling.unique_tokens == 2 * 10_000 + 3 * 64 * 4096
+
+
+def test_an_imported_tokenizer_says_its_vocabulary(tmp_path: Path):
+    ranks = [f"{base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256)]
+    (tmp_path / "given").write_text("\n".join(ranks))
+    existing = {"pattern": "gpt2", "special_tokens": {"<|endoftext|>": 256}}
+    settings = pipeline(tmp_path, corpus={"tokenizer": {"path": "given", "existing": existing}}, training=TRAINING)
+    plan = plan_pipeline("pretrain", settings, STATED)
+    assert plan.training is not None
+    assert plan.training.weights == plan_training(settings.training, 257).weights
+
+
+def test_steps_that_are_made_are_taken_off(tmp_path: Path):
+    store, settings = Store(str(tmp_path)), of_dataset(tmp_path, {"gpu_hour": 1.0}, evaluation={"every_steps": 50})
+    dataset = load_dataset(store, "corpus", None)
+    whole = plan_pipeline("pretrain", settings, STATED)
+    made_run(store, dataset, settings.run, settings.training, (300, 400))
+    plan = plan_pipeline("pretrain", settings, STATED)
+    assert whole.left is not None
+    assert plan.left is not None
+    assert plan.left.tokens == pytest.approx(whole.left.tokens / 5)
+    assert (whole.left.evaluations, plan.left.evaluations) == (10, 2)
+    assert plan.money == pytest.approx((whole.money or 0) / 5)
+    assert plan.cost.stored_bytes == pytest.approx(whole.cost.stored_bytes / 3)
+    assert "Left of it: 1 of 1 trainings, 26.2 M tokens" in render_flow(plan)
+
+    run = made_run(store, dataset, settings.run, settings.training, (500,))
+    plan = plan_pipeline("pretrain", settings, PlanOptions(device="unknown"))
+    assert plan.cost == Cost()
+    assert plan.seconds == 0
+    made_evaluation(store, run, settings.evaluation)
+    measured = plan_pipeline("evaluate", settings, STATED)
+    assert measured.evaluation is not None
+    assert (measured.evaluation.times, measured.cost) == (0, Cost())

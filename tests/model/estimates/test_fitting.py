@@ -1,5 +1,6 @@
 """A training that cannot work is refused with the nearest that can."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,22 @@ def test_micro_batches_and_recomputation_come_after_layouts() -> None:
     message = str(refusal(training))
     assert "micro_batch_size" in message
     assert "micro_batch_size" not in str(refusal(of_size("8b", 80, parallel={"processes": 8})))
+
+
+def test_this_machine_says_nothing_of_ranks_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"  # of a small GPU
+    driver.write_text("#!/bin/sh\necho 16384\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    large = TrainingSettings.model_validate({"model": {"size": "8b"}, "global_batch_size": 8, "fp8": "hybrid"})
+    require_fitting(large, LLAMA_VOCABULARY, elsewhere=True)
+    assert "fp8 = hybrid" in refusal(large).value
+    assert "device of 16 GiB" in refusal(large.model_copy(update={"fp8": "none"})).rule
+    stated = of_size("8b", 16, fp8="hybrid")
+    with pytest.raises(BadInput, match="GiB on each device"):
+        require_fitting(stated, LLAMA_VOCABULARY, elsewhere=True)
+    assert nearest(of_size("8b", fp8="hybrid", parallel={"processes": 8}), LLAMA_VOCABULARY, None, elsewhere=True)
+    assert not nearest(of_size("8b", fp8="hybrid", parallel={"processes": 8}), LLAMA_VOCABULARY, None)
 
 
 def test_what_fits_is_accepted() -> None:
