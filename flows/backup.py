@@ -1,33 +1,37 @@
-"""Backup and restore of a root: its files and both databases, while everything runs.
+"""Backup of a root: its files and its databases, while everything runs. The folder holds one backup, the newest.
 
-    FOLDER/files/...               the root's files; those that are there already are not copied again
-           databases/NAME          SQLite's own online copies, or pg_dump's archives (`prefect.dump`, `mlflow.dump`)
-           backup.json             written last: the backup is whole
+    FOLDER/files/...                the root's files; those that are there already are not copied again
+           databases/TIME/NAME      SQLite's own online copies, or pg_dump's archives (`prefect.dump`, `mlflow.dump`)
+           backup.json              names the files and the databases of the backup
 
-Databases are copied first: what they tell of is then among the files, which never change once they have their names.
-Postgres is meant where PREFECT_SERVER_DATABASE_CONNECTION_URL or MLFLOW_BACKEND_STORE_URI say so, as they do for the
-servers themselves; its own tools `pg_dump` and `pg_restore` must be there.
+Databases are copied first: what they tell of is then among the files, which seldom change once they have their names.
+Until backup.json is replaced, the backup before can be restored: databases have a folder for each time, and files that
+did change wait under temporary names until all is copied. What backup.json no longer names goes after that, deleted
+personal data with it.
 """
 
 import logging
 import os
 import shutil
 import sqlite3
-import subprocess
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote, urlsplit
 
+from flows.postgres import ADDRESSES, dump, find_address
 from infra.errors import BadInput, RunFailed
+from infra.lock import only_one
 from infra.manifest import Manifest
 from infra.store import TEMPORARY_SUFFIX, Store, sync_path
 
 logger = logging.getLogger(__name__)
-_DATABASES = ("prefect/prefect.db", "mlflow.db")
-ADDRESSES = {"prefect": "PREFECT_SERVER_DATABASE_CONNECTION_URL", "mlflow": "MLFLOW_BACKEND_STORE_URI"}
+RECORD, LOCK = "backup.json", "backup.lock"
+RESTORING = "restoring.json"
+"""In a root that is not whole yet."""
+SQLITE = ("prefect/prefect.db", "mlflow.db", "mlflow_users.db")
+"""Databases below a root that servers have open."""
 _NOT_KEPT = ("services", "dask", "prefect")
 """Logs and scratch of servers that run; of Prefect's home the database alone."""
 
@@ -42,7 +46,7 @@ class BackupRecord(Manifest):
     files: int
     bytes: int
     copied: int
-    """Files that no earlier backup in the same folder had."""
+    """Files that the folder did not have as they are now."""
 
     def text(self) -> str:
         """The same for people."""
@@ -52,64 +56,45 @@ class BackupRecord(Manifest):
         return f"Backup of {self.root} at {self.made_at}: {what}"
 
 
+class Backup(Manifest):
+    """All that a restore needs to know; what else lies in the folder is of no backup."""
+
+    record: BackupRecord
+    time: str
+    """Name of the databases' folder."""
+    files: tuple[str, ...]
+    """Relative to the root."""
+    folders: dict[str, int]
+    """Modes of all folders of files and databases; that of the root is `.`."""
+
+
 def back_up(root: str, folder: Path) -> BackupRecord:
-    """Copy a root and its databases; BadInput for a folder within the root, RunFailed where a database refuses."""
-    source = _local(root)
-    target = folder.absolute()
+    """Copy a root and its databases; BadInput for a root or folder that is none, RunFailed where a copy fails."""
+    source, target = local(root), folder.absolute()
     if target.resolve().is_relative_to(source.resolve()):
         raise BadInput(f"backup folder {folder}", "it must lie outside the root", "Name a folder of another disk")
-    (target / "files").mkdir(parents=True, exist_ok=True, mode=0o700)
-    (target / "backup.json").unlink(missing_ok=True)
-    databases = list(_databases(source, target / "databases"))
-    files = copied = total = 0
-    for path in _files(source):
+    store = Store(str(target))
+    make_folder(target / "files")
+    with only_one(store, LOCK, f"a backup or a restore with {folder}"):
+        before = Backup.load(store, RECORD) if store.exists(RECORD) else None
+        _require_good_root(source, folder, before)
         try:
-            copied += _copy(path, target / "files" / path.relative_to(source))
-            total += path.stat().st_size
-            files += 1
-        except FileNotFoundError:  # an older checkpoint, say, that went in this moment
-            logger.info("%s went while it was copied", path)
-    record = BackupRecord(
-        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        root=str(source),
-        databases=tuple(databases),
-        files=files,
-        bytes=total,
-        copied=copied,
-    )
-    record.save(Store(str(target)), "backup.json")
-    return record
+            _prune_databases(target, before)
+            backup = _copy_all(source, target)
+            backup.save(store, RECORD)
+            _prune_files(target, backup)
+            _prune_databases(target, backup)
+        except OSError as error:
+            raise RunFailed(
+                str(error),
+                "every file of the root is copied; until then the backup before stays",
+                "Mend the cause and run the command again: what was copied is kept",
+            ) from error
+    return backup.record
 
 
-def restore(folder: Path, root: str) -> BackupRecord:
-    """Copy a backup back into an empty root; databases in Postgres go into the empty ones that the addresses name.
-
-    BadInput for a backup that is not whole, and for a root in which something is.
-    """
-    target, store = _local(root), Store(str(folder.absolute()))
-    if not store.exists("backup.json"):
-        raise BadInput(f"backup {folder}", "a whole backup has a backup.json", "Name another, or make it again")
-    if target.exists() and any(target.iterdir()):
-        raise BadInput(
-            f"root {root}", "a backup is restored into an empty folder", "Name another root, or move it away"
-        )
-    record = BackupRecord.load(store, "backup.json")
-    if str(target) != record.root:
-        logger.warning("the root was %s: runs that were recorded without a server name that folder", record.root)
-    files = folder.absolute() / "files"
-    for path in sorted(files.rglob("*")):
-        if path.is_file():
-            _copy(path, target / path.relative_to(files))
-    for name in record.databases:
-        saved = folder.absolute() / "databases" / name
-        if name.endswith(".dump"):
-            _restore_postgres(name.removesuffix(".dump"), saved)
-        else:
-            _copy(saved, target / next(each for each in _DATABASES if each.endswith(name)))
-    return record
-
-
-def _local(root: str) -> Path:
+def local(root: str) -> Path:
+    """A root as a folder of this machine; BadInput if it is none."""
     store = Store(root)
     if not store.is_local:
         raise BadInput(
@@ -118,13 +103,96 @@ def _local(root: str) -> Path:
     return store.local_path("").absolute()
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for its owner alone, with its parents, and make that durable."""
+    if not path.exists():
+        make_folder(path.parent)
+        path.mkdir(mode=0o700)
+        sync_path(path.parent)
+
+
+def copy_beside(source: Path, target: Path) -> Path | None:
+    """Copy a file, its mode and its time under a temporary name; None if the same is at its place already."""
+    found = source.stat()
+    if target.exists():
+        there = target.stat()
+        if (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
+            shutil.copymode(source, target)
+            return None
+    make_folder(target.parent)
+    temporary = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
+    shutil.copy2(source, temporary)
+    sync_path(temporary)
+    return temporary
+
+
+def put(temporary: Path, target: Path) -> None:
+    """Give a copy its name, durably."""
+    temporary.replace(target)
+    sync_path(target.parent)
+
+
+def _require_good_root(source: Path, folder: Path, before: Backup | None) -> None:
+    """BadInput where a new backup would put less, or something else, in the place of a good one."""
+    if not source.is_dir() or not any(source.iterdir()):
+        raise BadInput(f"root {source} is empty", "there is something to back up", "Name the root; is its disk there?")
+    if (source / RESTORING).exists():
+        raise BadInput(f"root {source} is not restored yet", "a backup is of a whole root", "Run the restore again")
+    if before is not None and before.record.root != str(source):
+        raise BadInput(
+            f"{folder} holds a backup of {before.record.root}",
+            "a folder holds the backup of one root",
+            "Name another folder",
+        )
+
+
+def _copy_all(source: Path, target: Path) -> Backup:
+    """Copy everything; a file that the folder has in another form gets its name after the last one is copied."""
+    now = datetime.now(UTC)
+    time = now.strftime("%Y%m%dT%H%M%S.%fZ")
+    databases = tuple(_databases(source, target / "databases" / time))
+    modes = {name: _mode(source / name) for name in (".", "prefect") if (source / name).is_dir()}
+    files, changed = [], []
+    copied = total = 0
+    for path in _files(source):
+        name = path.relative_to(source)
+        kept = target / "files" / name
+        try:
+            for parent in name.parents:
+                modes.setdefault(parent.as_posix(), _mode(source / parent))
+            temporary = copy_beside(path, kept)
+        except FileNotFoundError:  # an older checkpoint, say, that went in this moment
+            logger.info("%s went while it was copied", path)
+            continue
+        files.append(name.as_posix())
+        total += (temporary or kept).stat().st_size
+        if temporary is not None:
+            copied += 1
+            changed.append((temporary, kept)) if kept.exists() else put(temporary, kept)
+    for temporary, kept in changed:
+        put(temporary, kept)
+    record = BackupRecord(
+        made_at=now.isoformat(timespec="seconds"),
+        root=str(source),
+        databases=databases,
+        files=len(files),
+        bytes=total,
+        copied=copied,
+    )
+    return Backup(record=record, time=time, files=tuple(files), folders=modes)
+
+
+def _mode(folder: Path) -> int:
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
 def _files(root: Path) -> Iterator[Path]:
     """Files of a root in their order, manifests and the like after what they tell of; never through links."""
-    databases = {root / name for name in _DATABASES}
-    for folder, names, files in os.walk(root):
+    databases = {root / name for name in SQLITE}
+    for folder, names, files in os.walk(root, onerror=_complain):
         if Path(folder) == root:
             names[:] = [name for name in names if name not in _NOT_KEPT]
-        names[:] = sorted(name for name in names if not name.startswith((".plan-", ".")))
+        names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files, key=lambda each: (each.endswith(".json"), each)):
             path = Path(folder) / name
             base = path.with_name(name.removesuffix("-wal").removesuffix("-shm").removesuffix("-journal"))
@@ -132,88 +200,52 @@ def _files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _copy(source: Path, target: Path) -> bool:
-    """Copy a file whole, with its mode and time, and its folders' modes; whether it was not there yet."""
-    found = source.stat()
-    if target.exists():
-        there = target.stat()
-        if (there.st_size, there.st_mtime_ns) == (found.st_size, found.st_mtime_ns):
-            return False
-    if not target.parent.exists():
-        target.parent.mkdir(parents=True)
-        shutil.copymode(source.parent, target.parent)
-    temporary = target.with_name(f".{target.name}{TEMPORARY_SUFFIX}")
-    shutil.copy2(source, temporary)
-    sync_path(temporary)
-    temporary.replace(target)
-    sync_path(target.parent)
-    return True
+def _complain(error: OSError) -> None:
+    """A folder that went is none of ours; one that cannot be read would be missing from the backup."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _databases(root: Path, folder: Path) -> Iterator[str]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in (root / name for name in _DATABASES):
+    make_folder(folder)
+    for path in (root / name for name in SQLITE):
         if path.exists():
-            yield _copy_sqlite(path, folder / path.name)
+            _copy_sqlite(path, folder / path.name)
+            yield path.name
     for name in ADDRESSES:
-        if (address := _postgres(name)) is not None:
-            dump = folder / f"{name}.dump"
-            _postgres_tool("pg_dump", address, "--format=custom", "--no-owner", f"--file={dump}")
-            dump.chmod(0o600)
-            yield dump.name
+        if (address := find_address(name)) is not None:
+            dump(address, folder / f"{name}.dump")
+            yield f"{name}.dump"
+    sync_path(folder)
 
 
-def _copy_sqlite(source: Path, target: Path) -> str:
+def _copy_sqlite(source: Path, target: Path) -> None:
     """SQLite's online copy: consistent while others write."""
-    temporary = target.with_name(f"{target.name}{TEMPORARY_SUFFIX}")
-    temporary.unlink(missing_ok=True)
-    reading = sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=60)
-    with closing(reading) as one, closing(sqlite3.connect(temporary)) as other:
-        one.backup(other)
-    temporary.chmod(0o600)
-    sync_path(temporary)
-    temporary.replace(target)
-    return target.name
-
-
-def _restore_postgres(name: str, dump: Path) -> None:
-    if (address := _postgres(name)) is None:
-        raise BadInput(
-            f"{dump} is of Postgres, and {ADDRESSES[name]} is not set to a Postgres database",
-            "a database is restored into an empty one of the same kind",
-            f"Make an empty database and set {ADDRESSES[name]}",
-        )
-    _postgres_tool("pg_restore", address, "--no-owner", "--exit-on-error", str(dump))
-
-
-def _postgres(name: Literal["prefect", "mlflow"] | str) -> str | None:
-    """The address of a database, if it is in Postgres."""
-    address = os.environ.get(ADDRESSES[name], "")
-    return address if address.startswith("postgres") else None
-
-
-def _postgres_tool(program: str, address: str, *arguments: str) -> None:
-    """Run a program of Postgres; the password goes through its environment, where no other user can read it."""
-    parts = urlsplit(address)
-    known = {
-        "PGHOST": parts.hostname,
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-    }
-    named = [f"--dbname={parts.path.lstrip('/')}", *arguments]
-    if (found := shutil.which(program)) is None:
-        raise BadInput(f"{program} is not there", "Postgres is copied by its own programs", "Install postgresql-client")
-    done = subprocess.run(
-        [found, *named],
-        env={**os.environ, **{key: value for key, value in known.items() if value}},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
+    reading = sqlite3.connect(f"{source.as_uri()}?mode=ro", uri=True, timeout=60)
+    try:
+        with closing(reading) as one, closing(sqlite3.connect(target)) as other:
+            one.backup(other)
+    except sqlite3.Error as error:
         raise RunFailed(
-            f"{program} ended with code {done.returncode}: {done.stderr.strip()[-1000:]}",
-            "a database must be copied whole",
-            "Mend the cause and run the command again",
-        )
+            f"{source} ({error})", "a database must be copied whole", "Mend the cause and run the command again"
+        ) from error
+    target.chmod(0o600)
+    sync_path(target)
+
+
+def _prune_files(target: Path, backup: Backup) -> None:
+    """Remove files that the backup does not name: what went from the root since, and what killed backups left."""
+    named = set(backup.files)
+    for path in sorted((target / "files").rglob("*"), reverse=True):  # what is in a folder before the folder
+        if not path.is_dir():
+            if path.relative_to(target / "files").as_posix() not in named:
+                path.unlink()
+        elif not any(path.iterdir()):
+            path.rmdir()
+
+
+def _prune_databases(target: Path, backup: Backup | None) -> None:
+    """Remove databases of other times; a backup that fails every night must not fill the disk with them."""
+    for path in (target / "databases").glob("*"):
+        if backup is None or path.name != backup.time:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

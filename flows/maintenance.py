@@ -12,7 +12,10 @@ from flows.command_line import JSON, ROOT, answer
 @ROOT
 @JSON
 def backup(folder: Path, root: str, as_json: bool) -> None:
-    """Copy the root and both databases to FOLDER while everything runs; what FOLDER has already is not copied again."""
+    """Copy the root and its databases to FOLDER while everything runs; what FOLDER has already is not copied again.
+
+    FOLDER holds one backup, the newest: what has gone from the root goes from FOLDER too.
+    """
     from flows.backup import back_up
 
     answer(lambda: back_up(root, folder), as_json)
@@ -23,8 +26,8 @@ def backup(folder: Path, root: str, as_json: bool) -> None:
 @ROOT
 @JSON
 def restore(folder: Path, root: str, as_json: bool) -> None:
-    """Make an empty root of the backup in FOLDER."""
-    from flows.backup import restore as restore_root
+    """Make an empty root what the backup in FOLDER holds; one that was stopped goes on."""
+    from flows.restoring import restore as restore_root
 
     answer(lambda: restore_root(folder, root), as_json)
 

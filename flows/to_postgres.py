@@ -3,24 +3,32 @@
 The servers must be stopped. The new databases get their tables by the two projects' own migrations, so they are of the
 installed versions, as the old ones must be; then rows go over table by table, through the declared types of the
 columns, which know how each database writes them. Nothing of the old databases is changed.
+
+Each new database has a transaction of its own. Both are committed when all rows are in both: a failure before leaves
+two databases without rows, and between the two commits nothing is left to do that could fail but the network.
 """
 
 import logging
 import os
 import subprocess
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from flows.backup import ADDRESSES
+from flows.postgres import ADDRESSES
 from infra.child import child_command
 from infra.errors import BadInput, RunFailed
 from infra.mlflow_database import migrate
+from infra.services import read_record
 from infra.settings import Settings
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
 _ROWS = 500
+_OLD = {"prefect": "prefect/prefect.db", "mlflow": "mlflow.db"}
+_MADE_BY_MIGRATIONS = {"alembic_version": 1, "workspaces": 1}
+"""How many rows a new database has, by table."""
 
 
 class Moved(Settings):
@@ -39,22 +47,20 @@ def move_to_postgres(root: str) -> Moved:
 
     BadInput for addresses that are not of Postgres, databases that hold something, and servers that run.
     """
-    from flows.servers.stack import status
+    from flows.servers.stack import services_folder
 
-    if status(root).services:
+    if (record := read_record(services_folder(root))) is not None and record.runs:
         raise BadInput(f"the servers of {root} run", "nobody may write while rows are moved", "`gristmill down`")
-    store = Store(root)
     addresses = {database: _address(variable) for database, variable in ADDRESSES.items()}
-    rows = {}
-    prefect = store.local_path("prefect/prefect.db").absolute()
-    if prefect.exists():
-        _migrate_prefect()
-        rows |= _move("prefect", _prefect_tables(), prefect, addresses["prefect"])
-    mlflow = store.local_path("mlflow.db").absolute()
-    if mlflow.exists():
-        migrate(addresses["mlflow"])
-        rows |= _move("mlflow", _mlflow_tables(), mlflow, addresses["mlflow"])
-    return Moved(rows=rows)
+    old = {name: Store(root).local_path(path).absolute() for name, path in _OLD.items()}
+    there = [name for name, path in old.items() if path.exists()]
+    if not there:
+        raise BadInput(f"root {root}", "its SQLite databases are moved, and it has none", "Name another root")
+    for name in there:
+        _require_empty(name, addresses[name])
+    for name in there:
+        _migrate_prefect() if name == "prefect" else migrate(addresses[name])
+    return Moved(rows=_move({name: (old[name], addresses[name]) for name in there}))
 
 
 def _address(name: str) -> str:
@@ -85,57 +91,89 @@ def _migrate_prefect() -> None:
         )
 
 
-def _prefect_tables() -> Any:
-    from prefect.server.database.orm_models import Base
+def _tables(name: str) -> Any:
+    """What a database's tables are, as the project declares them."""
+    if name == "prefect":
+        from prefect.server.database.orm_models import Base
 
-    return Base.metadata
+        return Base.metadata
+    import mlflow.store.db.utils  # noqa: F401 - makes all of MLflow's tables known
+    from mlflow.store.db.base_sql_model import Base as MlflowBase
+
+    return MlflowBase.metadata
 
 
-def _mlflow_tables() -> Any:
-    from mlflow.store.db.base_sql_model import Base
-
-    return Base.metadata
-
-
-def _move(name: str, metadata: Any, source: Path, address: str) -> dict[str, int]:
-    """Copy all rows in one transaction: whole or not at all."""
+def _require_empty(name: str, address: str) -> None:
+    """BadInput where any table of a new database has a row that no migration made."""
     import sqlalchemy as sa
     from sqlalchemy.exc import SQLAlchemyError
 
-    old, new = sa.create_engine(f"sqlite:///{source}"), sa.create_engine(address)
+    engine = sa.create_engine(address)
+    try:
+        with engine.connect() as connection:
+            for table in sa.inspect(connection).get_table_names():
+                usual = _MADE_BY_MIGRATIONS.get(table, 0)
+                some = sa.select(sa.literal(1)).select_from(sa.table(table)).limit(usual + 1)
+                if len(connection.execute(some).all()) > usual:
+                    raise BadInput(
+                        f"the new database of {name} has rows in {table}", "it must be empty", "Name an empty one"
+                    )
+    except SQLAlchemyError as error:
+        raise BadInput(
+            f"{ADDRESSES[name]} ({str(error).splitlines()[0]})", "it names a database that answers", "Correct it"
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _move(databases: Mapping[str, tuple[Path, str]]) -> dict[str, int]:
+    """Copy all rows, then commit; rows by database and table."""
+    import sqlalchemy as sa
+    from sqlalchemy.exc import SQLAlchemyError
+
     moved: dict[str, int] = {}
     try:
-        with old.connect() as reading, new.begin() as writing:
-            _require_empty(name, metadata, writing)
-            # Tables refer to one another in circles (a flow run to its state, the state to its flow run).
-            writing.execute(sa.text("SET session_replication_role = replica"))
-            there = set(sa.inspect(reading).get_table_names())
-            for table in metadata.sorted_tables:
-                writing.execute(table.delete())
-                if table.name in there and (rows := _copy_rows(table, reading, writing)):
-                    moved[f"{name}.{table.name}"] = rows
-                    _continue_counting(table, writing)
-            writing.execute(sa.text("SET session_replication_role = origin"))
+        with ExitStack() as stack:
+            for name, (source, address) in databases.items():
+                old, new = sa.create_engine(f"sqlite:///{source}"), sa.create_engine(address)
+                stack.callback(old.dispose)
+                stack.callback(new.dispose)
+                reading, writing = stack.enter_context(old.connect()), stack.enter_context(new.begin())
+                rows = _move_tables(_tables(name), reading, writing)
+                moved |= {f"{name}.{table}": count for table, count in rows.items()}
+                logger.info("%s: %s rows", name, f"{sum(rows.values()):,}")
     except SQLAlchemyError as error:
         raise RunFailed(
-            f"{name} was not moved: {str(error).splitlines()[0]}",
+            f"the rows were not moved: {str(error).splitlines()[0]}",
             "all rows are moved or none; both databases must be of the installed versions",
             "Start the servers once with this version on SQLite, stop them, and run the command again",
         ) from error
-    finally:
-        old.dispose()
-        new.dispose()
-    logger.info("%s: %s rows moved", name, f"{sum(moved.values()):,}")
     return moved
 
 
-def _require_empty(name: str, metadata: Any, connection: Any) -> None:
-    """BadInput where the new database has been worked with; rows that its migrations made do not count."""
+def _move_tables(metadata: Any, reading: Any, writing: Any) -> dict[str, int]:
+    """Copy the rows of one database; how many, by table."""
     import sqlalchemy as sa
 
-    for table in ("flow_run", "runs"):
-        if table in metadata.tables and connection.execute(sa.select(metadata.tables[table]).limit(1)).first():
-            raise BadInput(f"the new database of {name} has rows in {table}", "it must be empty", "Name an empty one")
+    moved: dict[str, int] = {}
+    there = set(sa.inspect(reading).get_table_names())
+    for name in there - set(metadata.tables) - {"alembic_version"}:
+        if reading.execute(sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)).first():
+            raise RunFailed(
+                f"the old database has rows in {name}, a table that the installed version does not know",
+                "all rows are moved or none",
+                "Use the version that wrote them",
+            )
+    # Tables refer to one another in circles (a flow run to its state, the state to its flow run).
+    writing.execute(sa.text("SET session_replication_role = replica"))
+    for table in metadata.sorted_tables:
+        if table.name in _MADE_BY_MIGRATIONS:  # the old database has these rows too
+            writing.execute(table.delete())
+        if table.name in there and (rows := _copy_rows(table, reading, writing)):
+            moved[table.name] = rows
+            _continue_counting(table, writing)
+    writing.execute(sa.text("SET session_replication_role = origin"))
+    return moved
 
 
 def _copy_rows(table: Any, reading: Any, writing: Any) -> int:

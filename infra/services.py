@@ -93,6 +93,11 @@ class StackRecord(Settings):
         """The process that started them, if it still runs."""
         return find_process(self.pid, self.created)
 
+    @property
+    def runs(self) -> bool:
+        """Whether anything of it still runs."""
+        return self.process is not None or any(each.process for each in self.services)
+
 
 @dataclass
 class _Kept:
@@ -276,9 +281,13 @@ def read_record(folder: Path) -> StackRecord | None:
 
 
 def stop(folder: Path) -> StackRecord:
-    """Stop what another process started, and wait until nothing of it runs; BadInput if nothing does."""
+    """Stop what another process started, and wait until nothing of it runs; BadInput if nothing does.
+
+    The record of what was killed goes either way.
+    """
     record = read_record(folder)
-    if record is None or (record.process is None and not any(each.process for each in record.services)):
+    if record is None or not record.runs:
+        (folder / "services.json").unlink(missing_ok=True)
         raise BadInput(f"no service of {folder} runs", "only what runs can be stopped", "Start it: `gristmill up`")
     starter = record.process
     if starter is not None:

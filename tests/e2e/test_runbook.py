@@ -3,9 +3,10 @@
 import json
 import os
 import pwd
+import sqlite3
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,27 @@ def gristmill(environment: Mapping[str, str], *arguments: str) -> dict[str, Any]
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
+
+
+def refused(environment: Mapping[str, str], *arguments: str) -> str:
+    """What is wrong, by a command that must fail."""
+    command = [str(BIN / "gristmill"), *arguments, "--json"]
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=300)
+    assert done.returncode, done.stdout
+    return json.loads(done.stdout)["error"]["value"]
+
+
+def sql(address: str, statement: str) -> str:
+    """What Postgres answers."""
+    assert PROGRAMS is not None
+    command = [str(PROGRAMS / "psql"), address.replace("+asyncpg", ""), "--no-psqlrc", "-Atc", statement]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def alter(path: Path, statement: str) -> None:
+    """Change a table of SQLite."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(statement)
 
 
 @contextmanager
@@ -88,6 +110,18 @@ def chain(root: Path, mlflow: str, crawl: Path) -> dict[str, Any]:
     return {"settings": nested(chosen)}
 
 
+def nothing_moves_by_halves(root: Path, environment: Mapping[str, str]) -> None:
+    prefect, mlflow = environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"], environment["MLFLOW_BACKEND_STORE_URI"]
+    sql(mlflow, "CREATE TABLE somebodys (name text); INSERT INTO somebodys VALUES ('a row')")
+    assert "rows in somebodys" in refused(environment, "to-postgres", "--root", str(root))
+    assert sql(prefect, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == "0"
+    sql(mlflow, "DROP TABLE somebodys")
+    alter(root / "mlflow.db", "ALTER TABLE runs RENAME COLUMN name TO its_name")
+    assert "runs.name" in refused(environment, "to-postgres", "--root", str(root))
+    assert sql(prefect, "SELECT count(*) FROM flow_run") == "0"
+    alter(root / "mlflow.db", "ALTER TABLE runs RENAME COLUMN its_name TO name")
+
+
 def test_the_runbook(tmp_path: Path, small_crawl: Path, clean_environment: dict[str, str]):
     root, saved = tmp_path / "mill", tmp_path / "backup"
     root.mkdir()
@@ -111,6 +145,7 @@ def test_the_runbook(tmp_path: Path, small_crawl: Path, clean_environment: dict[
         before = known(stack)
 
     with postgres(tmp_path / "postgres") as where:
+        nothing_moves_by_halves(root, {**clean_environment, **where})
         moved = gristmill({**clean_environment, **where}, "to-postgres", "--root", str(root))["rows"]
         assert moved["prefect.flow_run"] == len(before["flow runs"])
         assert moved["mlflow.runs"] == len(before["runs"])
@@ -128,6 +163,9 @@ def test_the_runbook(tmp_path: Path, small_crawl: Path, clean_environment: dict[
         port = int(where["MLFLOW_BACKEND_STORE_URI"].rpartition(":")[2].partition("/")[0])
         other = {**clean_environment, **addresses(port, "_again")}
         root.rename(tmp_path / "lost again")
+        full = refused({**clean_environment, **where}, "restore", str(tmp_path / "second"), "--root", str(root))
+        assert "PREFECT_SERVER_DATABASE_CONNECTION_URL names has" in full
+        assert not root.exists()
         gristmill(other, "restore", str(tmp_path / "second"), "--root", str(root))
         with running_stack(root, other) as stack:
             assert known(stack) == before

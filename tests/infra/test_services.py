@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from infra.errors import BadInput, RunFailed
-from infra.services import RunningService, Service, Services, read_record, stop
+from infra.services import RunningService, Service, Services, StackRecord, read_record, stop
 from tests.flows.conftest import free_port
 
 STARTER = """
@@ -71,6 +71,15 @@ def test_they_end_with_the_process_that_started_them(starter: "subprocess.Popen[
     assert [each.trouble().partition(";")[0] for each in record.services] == ["has ended", "has ended"]
     with Services(tmp_path) as services:  # what is left behind stops nobody
         services.look_after()
+
+
+def test_asking_to_stop_what_was_killed_takes_its_record_away(tmp_path: Path) -> None:
+    gone = {"pid": 2**22 + 1, "created": 1.0}  # a number that no process has
+    service = RunningService(name="files", address="", ready="", log="", **gone)
+    (tmp_path / "services.json").write_text(StackRecord(services=(service,), **gone).model_dump_json())
+    with pytest.raises(BadInput, match="only what runs can be stopped"):
+        stop(tmp_path)
+    assert read_record(tmp_path) is None
 
 
 def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
