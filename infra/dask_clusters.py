@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from distributed import Client, LocalCluster, Security
 
+from infra.dask_jobs import JobScaling
 from infra.dask_settings import JobQueueDask, KubernetesDask, LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
@@ -42,11 +43,13 @@ def open_dask(environment: Environment) -> Iterator[Client]:
         return
     made = _job_queue(settings, environment) if isinstance(settings, JobQueueDask) else _kubernetes(settings)
     with made as cluster, Client(cluster, set_as_default=False) as client:
-        if settings.maximum > settings.minimum:
-            each = 1 if isinstance(settings, KubernetesDask) else settings.processes
-            cluster.adapt(minimum=settings.minimum * each, maximum=settings.maximum * each)
+        if isinstance(settings, JobQueueDask):
+            most = max(settings.minimum, settings.maximum)
+            cluster.adapt(Adaptive=JobScaling, processes=settings.processes, minimum=settings.minimum, maximum=most)
+        elif settings.maximum > settings.minimum:
+            cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
         else:
-            cluster.scale(settings.minimum if isinstance(settings, KubernetesDask) else settings.most_workers)
+            cluster.scale(settings.minimum)
         _await(client, settings)
         yield client
 
@@ -120,7 +123,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                     *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
                     *settings.setup,
                 ],
-                worker_extra_args=["--no-dashboard"],
+                worker_extra_args=["--no-dashboard", *_lifetime(settings)],
                 death_timeout=int(settings.wait_seconds),
                 scheduler_options={
                     "dashboard_address": "127.0.0.1:0",
@@ -134,6 +137,11 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
             ) from error
         with cluster:
             yield cluster
+
+
+def _lifetime(settings: JobQueueDask) -> list[str]:
+    seconds, stagger = settings.lifetime
+    return ["--lifetime", f"{seconds}s", "--lifetime-stagger", f"{stagger}s"]
 
 
 def _security(folder: Path) -> Security:

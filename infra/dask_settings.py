@@ -1,11 +1,15 @@
 """Where Dask workers run: the section `environment.dask`. It changes no result."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from infra.launching.launcher_settings import SecretKey, Toleration
 from infra.settings import Settings, operational
+
+_MOST_BEFORE_THE_END = 1200.0
+"""Seconds: no worker needs to leave its job earlier than that."""
 
 
 class LocalDask(Settings):
@@ -18,6 +22,11 @@ class LocalDask(Settings):
     def most_workers(self) -> int:
         """One: all that there will be are there from the beginning, and are counted then."""
         return 1
+
+    @property
+    def wait_seconds(self) -> float:
+        """Without end: a worker that dies is started again by its parent."""
+        return math.inf
 
 
 class _ScaledDask(Settings):
@@ -32,7 +41,7 @@ class _ScaledDask(Settings):
     maximum: int = operational(1, ge=1, le=10_000)
     """Jobs or pods at most; more than the minimum are asked for while there is much to do."""
     wait_seconds: float = operational(1800.0, gt=0)
-    """How long the first ones are awaited."""
+    """How long the first ones are awaited, and later any at all where none is left; then the flow stops."""
 
     @property
     def most_workers(self) -> int:
@@ -52,7 +61,10 @@ class JobQueueDask(_ScaledDask):
     account: str | None = operational(None, min_length=1)
     """Account that is charged."""
     walltime: str = operational("08:00:00", pattern=r"^\d+(:\d\d){1,2}$")
-    """Time limit of each job, in hours, minutes and seconds; when it is over, another takes its place."""
+    """Time limit of each job, in hours, minutes and seconds (LSF: hours and minutes), much longer than a shard takes.
+
+    Shortly before it is over, the job's workers hand their shards to others and leave, and another job is handed in.
+    """
     options: tuple[str, ...] = operational(())
     """Further options of the batch system, with their dashes, such as "--constraint=cpu"."""
     setup: tuple[str, ...] = operational(())
@@ -65,6 +77,18 @@ class JobQueueDask(_ScaledDask):
     """Address of this machine that nodes reach; unset asks the interface."""
     folder: str | None = operational(None, pattern=r"^/")
     """Folder that nodes see, for the certificates and lines of workers; unset means dask/ under a local root."""
+
+    @property
+    def lifetime(self) -> tuple[float, float]:
+        """Seconds after which a worker leaves by itself, and by how many these differ: jobs are not to end all at once.
+
+        A job that is cut off instead would count as a failure of the shards that it was at work on.
+        """
+        parts = [int(part) for part in self.walltime.split(":")]
+        units = (3600, 60) if self.system == "lsf" else (3600, 60, 1)[-len(parts) :]
+        seconds = sum(part * unit for part, unit in zip(parts, units, strict=False))
+        before = min(seconds / 10, _MOST_BEFORE_THE_END)
+        return seconds - before, before / 2
 
 
 class KubernetesDask(_ScaledDask):
