@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from infra.errors import BadInput, DiskFull, RunFailed
+from infra.launching import kubernetes
 from infra.launching.kubernetes import KubernetesLauncher
 from infra.launching.launch import JobSpec
 from infra.launching.launcher_settings import KubernetesSettings
@@ -86,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.looks > 2 and self.server.ending:
             condition = {"type": self.server.ending, "status": "True", "message": "as it was told to"}
             job = {**job, "status": {"conditions": [condition]}}
-        if self.server.deleted:
+        if self.server.deleted or ("deletionTimestamp" in job["metadata"] and self.server.looks > 1):
             self.server.job = None
         self.answer(200, job)
 
@@ -186,6 +187,27 @@ def test_a_job_that_is_there_is_waited_for_unless_it_does_something_else(cluster
     launcher.run(SPEC, lines.append)
     assert not cluster.created
     assert len(lines) == 3
+
+
+def test_a_job_that_is_being_deleted_is_not_waited_for_but_followed(cluster: Cluster) -> None:
+    cluster.job = train_job(SPEC, SETTINGS, SETTINGS.shape(2))
+    cluster.job["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"  # its flow was cancelled; its pods stop
+    lines: list[str] = []
+    KubernetesLauncher(SETTINGS).run(SPEC, lines.append)
+    assert len(cluster.created) == 1
+    assert len(lines) == 3
+
+
+def test_a_job_that_stays_though_it_is_deleted_stops_the_launch(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "_DELETE_SECONDS", -1.0)
+    cluster.job = train_job(SPEC, SETTINGS, SETTINGS.shape(2))
+    cluster.job["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    cluster.looks = -(10**6)
+    with pytest.raises(RunFailed, match="is being deleted and is still there after 0 s"):
+        KubernetesLauncher(SETTINGS).run(SPEC, lambda line: None)
+    assert not cluster.created
 
 
 def test_refusals_say_why(cluster: Cluster) -> None:
