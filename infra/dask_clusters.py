@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 WORKER_VARIABLES = {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
 """Without the first, glibc keeps freed memory of many small texts, and workers seem to leak."""
 
+_SCHEDULER = ("1", "4Gi")
+"""Cores and memory of a scheduler's pod: it does one thing at a time, and knows of four small tasks for each worker."""
+
 
 @contextmanager
 def open_dask(environment: Environment) -> Iterator[Client]:
@@ -67,7 +70,7 @@ def _local(environment: Environment) -> LocalCluster:
 
 
 def _await(client: Client, settings: JobQueueDask | KubernetesDask) -> None:
-    wanted = settings.minimum * settings.processes
+    wanted = settings.first_workers
     logger.info("waiting for %d Dask workers", wanted)
     try:
         client.wait_for_workers(wanted, timeout=settings.wait_seconds)
@@ -209,20 +212,23 @@ def dask_cluster(settings: KubernetesDask) -> dict[str, Any]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": each.secret, "key": each.key}}}
         for name, each in settings.secrets.items()
     ]
-    amounts = {"cpu": str(settings.processes), "memory": f"{settings.memory_gib}Gi"}
-    each = settings.memory_gib / settings.processes
-    command = ["dask", "worker", "--nworkers", str(settings.processes), "--nthreads", "1", f"--memory-limit={each}GiB"]
     made: dict[str, Any] = make_cluster_spec(
         name=f"gristmill-{uuid4().hex[:10]}",
         image=settings.image,
         n_workers=settings.minimum,
-        resources={"limits": amounts, "requests": amounts},
+        resources=_amounts("1", f"{settings.memory_gib}Gi"),
         env=variables,
-        worker_command=" ".join(command),
+        worker_command=f"dask worker --nthreads 1 --memory-limit={settings.memory_gib}GiB",
     )
+    made["spec"]["scheduler"]["spec"]["containers"][0]["resources"] = _amounts(*_SCHEDULER)
     for part in ("worker", "scheduler"):
         _place(made["spec"][part]["spec"], settings)
     return made
+
+
+def _amounts(cores: str, memory: str) -> dict[str, Any]:
+    amounts = {"cpu": cores, "memory": memory}
+    return {"limits": amounts, "requests": amounts}
 
 
 def _place(pod: dict[str, Any], settings: KubernetesDask) -> None:

@@ -32,10 +32,6 @@ class LocalDask(Settings):
 class _ScaledDask(Settings):
     """What clusters have in common: workers that come, later, and go."""
 
-    processes: int = operational(8, ge=1, le=1024)
-    """Worker processes, of one core each, in each job or pod."""
-    memory_gib: int = operational(32, ge=1)
-    """Memory of each job or pod, shared among its processes."""
     minimum: int = operational(1, ge=1, le=10_000)
     """Jobs or pods that are awaited before work begins, and kept until its end."""
     maximum: int = operational(1, ge=1, le=10_000)
@@ -43,17 +39,16 @@ class _ScaledDask(Settings):
     wait_seconds: float = operational(1800.0, gt=0)
     """How long the first ones are awaited, and later any at all where none is left; then the flow stops."""
 
-    @property
-    def most_workers(self) -> int:
-        """Worker processes that there may be."""
-        return self.processes * max(self.minimum, self.maximum)
-
 
 class JobQueueDask(_ScaledDask):
     """A cluster with a queue of jobs, whose nodes see the root folder and this Python under the same paths."""
 
     kind: Literal["jobqueue"] = operational("jobqueue")
     """Workers are jobs of a batch system, which are handed in and cancelled by the flow."""
+    processes: int = operational(8, ge=1, le=1024)
+    """Worker processes, of one core each, in each job."""
+    memory_gib: int = operational(32, ge=1)
+    """Memory of each job, shared among its processes."""
     system: Literal["slurm", "pbs", "lsf", "sge"] = operational("slurm")
     """The batch system."""
     queue: str | None = operational(None, min_length=1)
@@ -79,6 +74,16 @@ class JobQueueDask(_ScaledDask):
     """Folder that nodes see, for the certificates and lines of workers; unset means dask/ under a local root."""
 
     @property
+    def first_workers(self) -> int:
+        """Worker processes that are awaited before work begins."""
+        return self.processes * self.minimum
+
+    @property
+    def most_workers(self) -> int:
+        """Worker processes that there may be."""
+        return self.processes * max(self.minimum, self.maximum)
+
+    @property
     def lifetime(self) -> tuple[float, float]:
         """Seconds after which a worker leaves by itself, and by how many these differ: jobs are not to end all at once.
 
@@ -92,10 +97,15 @@ class JobQueueDask(_ScaledDask):
 
 
 class KubernetesDask(_ScaledDask):
-    """A Kubernetes cluster with the Dask operator (kubernetes.dask.org/v1)."""
+    """A Kubernetes cluster with the Dask operator (kubernetes.dask.org/v1).
+
+    Each pod holds one worker process of one core, as the operator counts pods and workers as the same.
+    """
 
     kind: Literal["kubernetes"] = operational("kubernetes")
     """Workers and their scheduler are pods, which the flow creates and removes."""
+    memory_gib: int = operational(4, ge=1)
+    """Memory of each worker's pod."""
     image: str = operational(..., min_length=1)
     """Image of the project, by digest or by a tag that never moves."""
     namespace: str = operational("default", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
@@ -112,6 +122,16 @@ class KubernetesDask(_ScaledDask):
     """Taints of nodes that the pods put up with."""
     node_selector: dict[str, str] = operational({})
     """Labels that nodes must have."""
+
+    @property
+    def first_workers(self) -> int:
+        """Workers that are awaited before work begins."""
+        return self.minimum
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that there may be."""
+        return max(self.minimum, self.maximum)
 
 
 DaskSettings = Annotated[LocalDask | JobQueueDask | KubernetesDask, Field(discriminator="kind")]
