@@ -20,7 +20,7 @@ from infra.launching.kubernetes_api import TrainJobs, reason
 from infra.launching.launch import JobResult, JobSpec
 from infra.launching.launcher_settings import KubernetesSettings
 from infra.launching.ranks import RankOutput, secrets_of
-from infra.launching.train_job import WORK, train_job
+from infra.launching.train_job import WORK, lost_fields, train_job
 
 logger = logging.getLogger(__name__)
 _OVERLAP_SECONDS = 5
@@ -93,9 +93,17 @@ class KubernetesLauncher:
             time.sleep(min(1.0, self._settings.poll_seconds))
 
     def _create(self, jobs: TrainJobs, manifest: dict[str, Any]) -> None:
-        name = manifest["metadata"]["name"]
-        word = "created" if jobs.create(manifest) else "there already"
+        """RunFailed where the cluster keeps less of the patch: pods would have no volume, or no time to stop."""
+        name, created = manifest["metadata"]["name"], jobs.create(manifest)
+        word = "there already" if created is None else "created"
         logger.info("TrainJob %s in namespace %s: %s", name, self._settings.namespace, word)
+        patches = {"runtimePatches": manifest["spec"]["runtimePatches"]}
+        if created is not None and (lost := lost_fields(patches, created["spec"])):
+            raise RunFailed(
+                f"the cluster drops {', '.join(lost)} from TrainJob {name}",
+                "its pods need their volume, and time to write a checkpoint when they are stopped",
+                "Install Kubeflow Trainer 2.3 or later on the cluster",
+            )
 
     def _wait(self, jobs: TrainJobs, name: str, lines: "_PodLines") -> tuple[str, str]:
         """Pass lines on until the TrainJob has ended; returns the condition that says so, and its message."""

@@ -48,6 +48,7 @@ class Cluster(ThreadingHTTPServer):
         self.ending: str | None = "Complete"
         self.looks = 0
         self.installed = True
+        self.unknown = ""
         self.lines = ["[rank0]:step 1", "[rank1]:step 1", "[rank0]:step 2", "not of a rank"]
 
 
@@ -102,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         return "".join(stamped[-2:] if recent else stamped)
 
     def do_POST(self) -> None:
-        manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])), object_pairs_hook=self.known)
         if manifest["spec"]["trainer"]["image"] == "refused":
             self.refuse(422, "spec.trainer.image: Invalid value")
             return
@@ -114,6 +115,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.looks = 0
         self.server.deleted.clear()
         self.answer(201, manifest)
+
+    def known(self, fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in fields if name != self.server.unknown}
 
     def do_DELETE(self) -> None:
         assert "propagationPolicy=Foreground" in self.path
@@ -208,6 +212,14 @@ def test_a_job_that_stays_though_it_is_deleted_stops_the_launch(
     with pytest.raises(RunFailed, match="is being deleted and is still there after 0 s"):
         KubernetesLauncher(SETTINGS).run(SPEC, lambda line: None)
     assert not cluster.created
+
+
+def test_a_job_of_which_the_cluster_drops_a_part_is_removed(cluster: Cluster) -> None:
+    cluster.unknown = "terminationGracePeriodSeconds"  # as release 2.2 does
+    with pytest.raises(RunFailed, match="drops terminationGracePeriodSeconds from") as caught:
+        KubernetesLauncher(SETTINGS).run(SPEC, lambda line: None)
+    assert "Trainer 2.3" in caught.value.remedy
+    assert cluster.job is None
 
 
 def test_refusals_say_why(cluster: Cluster) -> None:
