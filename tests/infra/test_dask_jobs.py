@@ -107,7 +107,7 @@ def test_a_job_that_waits_in_the_queue_is_left_alone(jobs: Any, monkeypatch: pyt
 
 
 def test_a_job_that_the_batch_system_did_not_take_is_handed_in_again(
-    jobs: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    jobs: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(JobHere, "refused", True)
     look = scaled(jobs, minimum=1, maximum=1)
