@@ -9,6 +9,7 @@ comes back at the same address: a shard's files appear whole or not at all, so t
 
 import contextvars
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from distributed import Client, Future, as_completed
 from distributed.client import ClosedClientError
 
 from infra.dask_clusters import WORKER_VARIABLES, open_dask
+from infra.dask_settings import LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
@@ -35,6 +37,7 @@ _WORKERS_SECONDS = 30.0
 """How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
     "distributed.nanny.pre-spawn-environ": WORKER_VARIABLES,
+    "distributed.deploy.lost-worker-timeout": "60s",  # a killed worker's parent starts it again, slowly on a busy node
     "distributed.comm.timeouts.connect": "10s",
     "distributed.diagnostics.nvml": False,
 }
@@ -58,12 +61,15 @@ class Cluster:
         connect: Callable[[], Client] | None = None,
         patience_seconds: float = 0,
         most_workers: int = 1,
+        wait_seconds: float = math.inf,
     ) -> None:
         """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died.
 
         Work for `most_workers` is handed out even while fewer are there: a cluster that scales brings them for it.
+        Where none at all is there, one is awaited for `wait_seconds`.
         """
         self._retries, self._connect, self._patience = retries, connect, patience_seconds
+        self._wait_seconds = wait_seconds
         self._context = contextvars.copy_context()
         self._known_workers, self._most_workers = 0, most_workers
         self._use(client)
@@ -82,7 +88,7 @@ class Cluster:
     @property
     def workers(self) -> int:
         """Worker processes now connected."""
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return int(self._client.scheduler_info(n_workers=0)["n_workers"])
 
     def map(
         self,
@@ -132,7 +138,7 @@ class Cluster:
                 self._known_workers = self.workers
                 for _ in range(4 * max(self._known_workers, self._most_workers)):
                     submit_next()
-            for future in finished:
+            for future in self._as_they_finish(finished, label):
                 try:
                     with _losing_scheduler():
                         result = self._result(future, owners[future], label)
@@ -154,6 +160,30 @@ class Cluster:
         finally:
             with suppress(*_DISCONNECTED):
                 self._client.cancel(list(owners), force=True)
+
+    def _as_they_finish(self, finished: Any, label: str) -> Iterator[Future]:
+        """Yield futures as they finish; RunFailed where for too long there was no worker to do them."""
+        seen = looked = time.monotonic()
+        while not finished.is_empty():
+            if finished.has_ready():
+                yield next(finished)
+                seen = looked = time.monotonic()
+                continue
+            with finished.thread_condition:
+                finished.thread_condition.wait(0.1)
+            now = time.monotonic()
+            if now - looked < self._wait_seconds / 10:
+                continue
+            looked = now
+            with _losing_scheduler():
+                seen = now if self.workers else seen
+            if now - seen > self._wait_seconds:
+                raise RunFailed(
+                    f"{label}: no Dask worker has been there for {now - seen:.0f} s",
+                    f"one must come within {self._wait_seconds:.0f} s (environment.dask.wait_seconds)",
+                    "Look at the queue and at the workers' lines, or raise wait_seconds, and run the same command"
+                    " again: finished shards are kept",
+                )
 
     def _ensure_scheduler(self) -> None:
         """Connect to the scheduler that has taken the place of one that died; RunFailed if none has in time."""
@@ -219,8 +249,16 @@ def open_cluster(environment: Environment) -> Iterator[Cluster]:
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # tracebacks of each try to connect again
     with dask.config.set(_DASK_SETTINGS), _client(environment) as client:
         connect = None if environment.scheduler is None else lambda: _connect(environment)
-        most = 1 if environment.scheduler is not None else environment.dask.most_workers
-        cluster = Cluster(client, environment.shard_retries, connect, environment.scheduler_patience_seconds, most)
+        # Nothing is known of workers that others start: they are as many as are there, whenever they are.
+        workers = LocalDask() if environment.scheduler is not None else environment.dask
+        cluster = Cluster(
+            client,
+            environment.shard_retries,
+            connect,
+            environment.scheduler_patience_seconds,
+            workers.most_workers,
+            workers.wait_seconds,
+        )
         try:
             yield cluster
         finally:

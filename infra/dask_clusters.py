@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from distributed import Client, LocalCluster, Security
 
+from infra.dask_jobs import JobScaling
 from infra.dask_settings import JobQueueDask, KubernetesDask, LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, RunFailed
@@ -27,6 +28,9 @@ from infra.store import Store
 logger = logging.getLogger(__name__)
 WORKER_VARIABLES = {"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
 """Without the first, glibc keeps freed memory of many small texts, and workers seem to leak."""
+
+_SCHEDULER = ("1", "4Gi")
+"""Cores and memory of a scheduler's pod: it does one thing at a time, and knows of four small tasks for each worker."""
 
 
 @contextmanager
@@ -42,11 +46,13 @@ def open_dask(environment: Environment) -> Iterator[Client]:
         return
     made = _job_queue(settings, environment) if isinstance(settings, JobQueueDask) else _kubernetes(settings)
     with made as cluster, Client(cluster, set_as_default=False) as client:
-        if settings.maximum > settings.minimum:
-            each = 1 if isinstance(settings, KubernetesDask) else settings.processes
-            cluster.adapt(minimum=settings.minimum * each, maximum=settings.maximum * each)
+        if isinstance(settings, JobQueueDask):
+            most = max(settings.minimum, settings.maximum)
+            cluster.adapt(Adaptive=JobScaling, processes=settings.processes, minimum=settings.minimum, maximum=most)
+        elif settings.maximum > settings.minimum:
+            cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
         else:
-            cluster.scale(settings.minimum if isinstance(settings, KubernetesDask) else settings.most_workers)
+            cluster.scale(settings.minimum)
         _await(client, settings)
         yield client
 
@@ -64,7 +70,7 @@ def _local(environment: Environment) -> LocalCluster:
 
 
 def _await(client: Client, settings: JobQueueDask | KubernetesDask) -> None:
-    wanted = settings.minimum * settings.processes
+    wanted = settings.first_workers
     logger.info("waiting for %d Dask workers", wanted)
     try:
         client.wait_for_workers(wanted, timeout=settings.wait_seconds)
@@ -120,7 +126,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                     *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
                     *settings.setup,
                 ],
-                worker_extra_args=["--no-dashboard"],
+                worker_extra_args=["--no-dashboard", *_lifetime(settings)],
                 death_timeout=int(settings.wait_seconds),
                 scheduler_options={
                     "dashboard_address": "127.0.0.1:0",
@@ -134,6 +140,11 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
             ) from error
         with cluster:
             yield cluster
+
+
+def _lifetime(settings: JobQueueDask) -> list[str]:
+    seconds, stagger = settings.lifetime
+    return ["--lifetime", f"{seconds}s", "--lifetime-stagger", f"{stagger}s"]
 
 
 def _security(folder: Path) -> Security:
@@ -201,20 +212,23 @@ def dask_cluster(settings: KubernetesDask) -> dict[str, Any]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": each.secret, "key": each.key}}}
         for name, each in settings.secrets.items()
     ]
-    amounts = {"cpu": str(settings.processes), "memory": f"{settings.memory_gib}Gi"}
-    each = settings.memory_gib / settings.processes
-    command = ["dask", "worker", "--nworkers", str(settings.processes), "--nthreads", "1", f"--memory-limit={each}GiB"]
     made: dict[str, Any] = make_cluster_spec(
         name=f"gristmill-{uuid4().hex[:10]}",
         image=settings.image,
         n_workers=settings.minimum,
-        resources={"limits": amounts, "requests": amounts},
+        resources=_amounts("1", f"{settings.memory_gib}Gi"),
         env=variables,
-        worker_command=" ".join(command),
+        worker_command=f"dask worker --nthreads 1 --memory-limit={settings.memory_gib}GiB",
     )
+    made["spec"]["scheduler"]["spec"]["containers"][0]["resources"] = _amounts(*_SCHEDULER)
     for part in ("worker", "scheduler"):
         _place(made["spec"][part]["spec"], settings)
     return made
+
+
+def _amounts(cores: str, memory: str) -> dict[str, Any]:
+    amounts = {"cpu": cores, "memory": memory}
+    return {"limits": amounts, "requests": amounts}
 
 
 def _place(pod: dict[str, Any], settings: KubernetesDask) -> None:

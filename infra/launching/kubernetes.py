@@ -15,13 +15,13 @@ from typing import Any
 
 import urllib3
 
-from infra.errors import BadInput
+from infra.errors import BadInput, RunFailed
 from infra.launching.job_record import JobRecord, job_name, require_same_job
 from infra.launching.kubernetes_api import TrainJobs, reason
 from infra.launching.launch import JobResult, JobSpec
 from infra.launching.launcher_settings import KubernetesSettings
 from infra.launching.ranks import RankOutput, secrets_of
-from infra.launching.train_job import WORK, train_job
+from infra.launching.train_job import WORK, lost_fields, train_job
 
 logger = logging.getLogger(__name__)
 _OVERLAP_SECONDS = 5
@@ -73,25 +73,48 @@ class KubernetesLauncher:
         return JobResult(seconds=time.monotonic() - started)
 
     def _require_room(self, jobs: TrainJobs, spec: JobSpec) -> None:
-        """RunFailed where a living TrainJob of the same name does something else; one that ended is removed."""
+        """RunFailed where a living TrainJob of the same name does something else; one that ended is removed.
+
+        One that is being deleted, as by a flow that was cancelled, has its grace period first.
+        """
         name = job_name(spec)
         found = jobs.get(name)
         if found is None:
             return
-        if _ending(found) is None:
-            work = found["metadata"].get("annotations", {}).get(WORK, "")
-            remove = f"kubectl delete trainjob -n {self._settings.namespace} {name}"
-            require_same_job(spec, JobRecord(kind="kubernetes", id=name, work=work), remove)
-            return
-        jobs.delete(name)
-        end = time.monotonic() + _DELETE_SECONDS
-        while jobs.get(name) is not None and time.monotonic() < end:
+        if "deletionTimestamp" not in found["metadata"]:
+            if _ending(found) is None:
+                work = found["metadata"].get("annotations", {}).get(WORK, "")
+                remove = f"kubectl delete trainjob -n {self._settings.namespace} {name}"
+                require_same_job(spec, JobRecord(kind="kubernetes", id=name, work=work), remove)
+                return
+            jobs.delete(name)
+        self._await_absence(jobs, name, spec.grace_seconds + _DELETE_SECONDS)
+
+    def _await_absence(self, jobs: TrainJobs, name: str, seconds: float) -> None:
+        """RunFailed where a TrainJob that is being deleted stays: pods may still write to the run's folder."""
+        logger.info("TrainJob %s is being deleted; waiting %.0f s for its end", name, seconds)
+        end = time.monotonic() + seconds
+        while jobs.get(name) is not None:
+            if time.monotonic() > end:
+                raise RunFailed(
+                    f"TrainJob {name} is being deleted and is still there after {seconds:.0f} s",
+                    "one job at a time writes to a run's folder",
+                    f"Look at its pods (kubectl get pods -n {self._settings.namespace}) and run the same command again",
+                )
             time.sleep(min(1.0, self._settings.poll_seconds))
 
     def _create(self, jobs: TrainJobs, manifest: dict[str, Any]) -> None:
-        name = manifest["metadata"]["name"]
-        word = "created" if jobs.create(manifest) else "there already"
+        """RunFailed where the cluster keeps less of the patch: pods would have no volume, or no time to stop."""
+        name, created = manifest["metadata"]["name"], jobs.create(manifest)
+        word = "there already" if created is None else "created"
         logger.info("TrainJob %s in namespace %s: %s", name, self._settings.namespace, word)
+        patches = {"runtimePatches": manifest["spec"]["runtimePatches"]}
+        if created is not None and (lost := lost_fields(patches, created["spec"])):
+            raise RunFailed(
+                f"the cluster drops {', '.join(lost)} from TrainJob {name}",
+                "its pods need their volume, and time to write a checkpoint when they are stopped",
+                "Install Kubeflow Trainer 2.3 or later on the cluster",
+            )
 
     def _wait(self, jobs: TrainJobs, name: str, lines: "_PodLines") -> tuple[str, str]:
         """Pass lines on until the TrainJob has ended; returns the condition that says so, and its message."""

@@ -71,21 +71,24 @@ class TrainJobs:
                 raise BadInput(
                     f"the cluster has no {PLURAL}.{API_GROUP}/{API_VERSION}",
                     "jobs of ranks are TrainJobs",
-                    "Install Kubeflow Trainer 2.2 or later on the cluster",
+                    "Install Kubeflow Trainer 2.3 or later on the cluster",
                 )
 
-    def create(self, manifest: dict[str, Any]) -> bool:
-        """Create it; False if there is one of this name. BadInput where the cluster refuses it."""
+    def create(self, manifest: dict[str, Any]) -> dict[str, Any] | None:
+        """Create it, and return what the cluster made of it; None if there is one of this name.
+
+        BadInput where the cluster refuses it.
+        """
         from kubernetes.client import ApiException
 
         with _explained(self._namespace):
             try:
-                self._jobs.create_namespaced_custom_object(**self._place, body=manifest)
+                created: Any = self._jobs.create_namespaced_custom_object(**self._place, body=manifest)
             except ApiException as error:
                 if error.status != http.HTTPStatus.CONFLICT:
                     raise
-                return False
-        return True
+                return None
+        return created
 
     def delete(self, name: str) -> None:
         """Delete it and, before it is gone, its pods, which have their grace period."""

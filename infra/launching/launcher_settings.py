@@ -115,7 +115,7 @@ class Toleration(Settings):
 
 
 class KubernetesSettings(_NodeSettings):
-    """A Kubernetes cluster with Kubeflow Trainer (trainer.kubeflow.org/v1alpha1, release 2.2 or later)."""
+    """A Kubernetes cluster with Kubeflow Trainer (trainer.kubeflow.org/v1alpha1, release 2.3 or later)."""
 
     kind: Literal["kubernetes"] = operational("kubernetes")
     """Ranks run in the pods of a TrainJob, which outlives the flow."""

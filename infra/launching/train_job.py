@@ -1,4 +1,4 @@
-"""The manifest of a Kubeflow TrainJob (trainer.kubeflow.org/v1alpha1 as of release 2.2) for a job of ranks.
+"""The manifest of a Kubeflow TrainJob (trainer.kubeflow.org/v1alpha1 as of release 2.3) for a job of ranks.
 
 The trainer starts one pod on each node and tells torchrun by PET_* variables how many there are and where they meet.
 What differs from the cluster's runtime is one patch, under a manager's name of our own.
@@ -47,6 +47,16 @@ def train_job(spec: JobSpec, settings: KubernetesSettings, shape: NodeShape) -> 
             "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": _patch(spec, settings)}],
         },
     }
+
+
+def lost_fields(asked: Any, kept: Any) -> list[str]:
+    """Fields of a manifest that the cluster did not keep: it drops those that its release does not know, silently."""
+    if isinstance(asked, dict) and isinstance(kept, dict):
+        lost = [name for name in asked if name not in kept]
+        return lost + [each for name in asked if name in kept for each in lost_fields(asked[name], kept[name])]
+    if isinstance(asked, list) and isinstance(kept, list):
+        return [each for one, other in zip(asked, kept, strict=False) for each in lost_fields(one, other)]
+    return []
 
 
 def _trainer(spec: JobSpec, settings: KubernetesSettings, shape: NodeShape) -> dict[str, Any]:

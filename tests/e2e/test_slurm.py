@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -371,6 +372,16 @@ def test_a_corpus_is_built_by_workers_in_jobs(tmp_path: Path) -> None:
         run_chain(StageRunner(Store(str(tmp_path / "here")), cluster), corpus)
     shutil.rmtree(root / "dask")
     assert tree(root) == tree(tmp_path / "here")
+
+
+def test_jobs_of_workers_leave_before_their_time_limit_and_are_replaced(tmp_path: Path) -> None:
+    queue = JobQueueDask(processes=2, memory_gib=1, walltime="00:01:00", host="127.0.0.1", wait_seconds=300)
+    with open_cluster(Environment(root=str(tmp_path), dask=queue)) as cluster:
+        assert len(list(cluster.map(time.sleep, [4] * 30, "two jobs' work"))) == 30
+    lines = [path.read_text() for path in (tmp_path / "dask").glob("gristmill-dask-*.err")]
+    assert 2 <= len(lines) <= 4, "each is replaced once"
+    assert any(each.count("Closing worker gracefully") == 2 and "worker-lifetime-reached" in each for each in lines)
+    assert not any("DUE TO TIME LIMIT" in each for each in lines)
 
 
 def test_workers_that_do_not_come_are_reported(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The cluster: results and errors of single items, and a scheduler that is started elsewhere."""
 
 import math
+import time
 from typing import Any
 
 import pytest
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from infra.cluster import Cluster, open_cluster
 from infra.environment import Environment
@@ -33,6 +34,19 @@ def test_a_scheduler_that_was_started_elsewhere_is_used() -> None:
     ):
         assert cluster.workers == 1
         assert cluster.run(math.sqrt, 49, "root") == 7
+
+
+def test_work_that_no_worker_comes_for_fails() -> None:
+    local: Any = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with local, Client(local, set_as_default=False) as client:
+        cluster = Cluster(client, retries=0, wait_seconds=0.2)
+        with pytest.raises(RunFailed, match="root: no Dask worker has been there for 0 s") as caught:
+            list(cluster.map(math.sqrt, [1, 2], "root"))
+        assert "wait_seconds" in caught.value.rule
+        local.scale(1)
+        client.wait_for_workers(1)
+        slow = Cluster(client, retries=0, wait_seconds=0.05)
+        assert list(slow.map(time.sleep, [0.3], "nap")) == [None], "a worker that is busy is there"
 
 
 def test_a_scheduler_that_does_not_answer_is_bad_input() -> None:

@@ -14,7 +14,6 @@ from infra.launching.launcher_settings import SecretKey
 
 PODS = KubernetesDask(
     image="registry.example/gristmill:1",
-    processes=4,
     memory_gib=16,
     minimum=2,
     volume_claim="gristmill",
@@ -33,8 +32,18 @@ def test_a_cluster_in_pods() -> None:
         secret = next(each for each in container["env"] if each["name"] == "AWS_SECRET_ACCESS_KEY")
         assert secret["valueFrom"] == {"secretKeyRef": {"name": "s3", "key": "key"}}
     (worker,) = made["worker"]["spec"]["containers"]
-    assert worker["args"][:7] == ["dask", "worker", "--nworkers", "4", "--nthreads", "1", "--memory-limit=4.0GiB"]
-    assert worker["resources"]["limits"] == {"cpu": "4", "memory": "16Gi"}
+    assert worker["args"][:5] == ["dask", "worker", "--nthreads", "1", "--memory-limit=16GiB"]
+    assert worker["resources"]["limits"] == {"cpu": "1", "memory": "16Gi"}
+    (scheduler,) = made["scheduler"]["spec"]["containers"]
+    assert scheduler["resources"]["limits"] == {"cpu": "1", "memory": "4Gi"}, "not those of a worker"
+
+
+def test_each_pod_is_one_worker() -> None:
+    """The operator scales to as many pods as there are to be workers, and removes the deployments of their names."""
+    worker = dask_cluster(PODS)["spec"]["worker"]["spec"]["containers"][0]
+    assert worker["args"][worker["args"].index("--name") + 1] == "$(DASK_WORKER_NAME)"
+    assert "--nworkers" not in worker["args"], "with more than one, none would have the name of its deployment"
+    assert PODS.model_copy(update={"maximum": 5}).most_workers == 5
 
 
 def test_secrets_have_no_place_in_a_manifest() -> None:

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from infra.errors import BadInput, DiskFull, RunFailed
+from infra.launching import kubernetes
 from infra.launching.kubernetes import KubernetesLauncher
 from infra.launching.launch import JobSpec
 from infra.launching.launcher_settings import KubernetesSettings
@@ -47,6 +48,7 @@ class Cluster(ThreadingHTTPServer):
         self.ending: str | None = "Complete"
         self.looks = 0
         self.installed = True
+        self.unknown = ""
         self.lines = ["[rank0]:step 1", "[rank1]:step 1", "[rank0]:step 2", "not of a rank"]
 
 
@@ -86,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.looks > 2 and self.server.ending:
             condition = {"type": self.server.ending, "status": "True", "message": "as it was told to"}
             job = {**job, "status": {"conditions": [condition]}}
-        if self.server.deleted:
+        if self.server.deleted or ("deletionTimestamp" in job["metadata"] and self.server.looks > 1):
             self.server.job = None
         self.answer(200, job)
 
@@ -101,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         return "".join(stamped[-2:] if recent else stamped)
 
     def do_POST(self) -> None:
-        manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        manifest = json.loads(self.rfile.read(int(self.headers["Content-Length"])), object_pairs_hook=self.known)
         if manifest["spec"]["trainer"]["image"] == "refused":
             self.refuse(422, "spec.trainer.image: Invalid value")
             return
@@ -113,6 +115,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.looks = 0
         self.server.deleted.clear()
         self.answer(201, manifest)
+
+    def known(self, fields: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: value for name, value in fields if name != self.server.unknown}
 
     def do_DELETE(self) -> None:
         assert "propagationPolicy=Foreground" in self.path
@@ -186,6 +191,35 @@ def test_a_job_that_is_there_is_waited_for_unless_it_does_something_else(cluster
     launcher.run(SPEC, lines.append)
     assert not cluster.created
     assert len(lines) == 3
+
+
+def test_a_job_that_is_being_deleted_is_not_waited_for_but_followed(cluster: Cluster) -> None:
+    cluster.job = train_job(SPEC, SETTINGS, SETTINGS.shape(2))
+    cluster.job["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"  # its flow was cancelled; its pods stop
+    lines: list[str] = []
+    KubernetesLauncher(SETTINGS).run(SPEC, lines.append)
+    assert len(cluster.created) == 1
+    assert len(lines) == 3
+
+
+def test_a_job_that_stays_though_it_is_deleted_stops_the_launch(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "_DELETE_SECONDS", -1.0)
+    cluster.job = train_job(SPEC, SETTINGS, SETTINGS.shape(2))
+    cluster.job["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+    cluster.looks = -(10**6)
+    with pytest.raises(RunFailed, match="is being deleted and is still there after 0 s"):
+        KubernetesLauncher(SETTINGS).run(SPEC, lambda line: None)
+    assert not cluster.created
+
+
+def test_a_job_of_which_the_cluster_drops_a_part_is_removed(cluster: Cluster) -> None:
+    cluster.unknown = "terminationGracePeriodSeconds"  # as release 2.2 does
+    with pytest.raises(RunFailed, match="drops terminationGracePeriodSeconds from") as caught:
+        KubernetesLauncher(SETTINGS).run(SPEC, lambda line: None)
+    assert "Trainer 2.3" in caught.value.remedy
+    assert cluster.job is None
 
 
 def test_refusals_say_why(cluster: Cluster) -> None:

@@ -7,7 +7,7 @@ import pytest
 from infra.errors import BadInput
 from infra.launching.launch import JobSpec
 from infra.launching.launcher_settings import KubernetesSettings, NodeShape, SecretKey, Toleration
-from infra.launching.train_job import train_job
+from infra.launching.train_job import lost_fields, train_job
 
 SPEC = JobSpec(
     module="model.train",
@@ -91,3 +91,12 @@ def test_a_folder_outside_the_volume_is_refused() -> None:
         train_job(
             SPEC.model_copy(update={"folder": "/elsewhere/runs"}), SETTINGS, NodeShape(nodes=2, processes_per_node=8)
         )
+
+
+def test_what_a_cluster_did_not_keep_is_seen() -> None:
+    made = manifest()
+    kept = {**made, "status": {}, "spec": {**made["spec"], "suspend": False}}
+    assert lost_fields(made, kept) == [], "what the cluster adds is no loss"
+    kept["spec"].pop("runtimePatches")
+    assert lost_fields(made, kept) == ["runtimePatches"]
+    assert lost_fields([{"a": 1, "b": {"c": 2}}], [{"b": {}}]) == ["a", "c"]
