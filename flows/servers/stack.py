@@ -183,6 +183,9 @@ def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_UI_URL": settings.prefect_url,
         "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+        # In files below PREFECT_HOME: leases in memory would be gone with a server that is started again, and with the
+        # lease Prefect ends the run of a deployment whose runs are limited.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own terminal has our own log
