@@ -209,6 +209,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             ],
             settings.prefect_url,
             f"{settings.prefect_url}/api/ready",
+            [settings.prefect_port],
         ),
         Service(
             "mlflow-server",
@@ -221,6 +222,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             ],
             settings.mlflow_url,
             f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+            [settings.mlflow_port],
             {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         ),
         Service(
@@ -229,6 +231,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             [*port, str(settings.dask_port), "--dashboard-address", f"{HOST}:{settings.dashboard_port}"],
             f"http://{HOST}:{settings.dashboard_port}/status",
             f"http://{HOST}:{settings.dashboard_port}/health",
+            [settings.dask_port, settings.dashboard_port],
         ),
         Service(
             "dask-workers",
