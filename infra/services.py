@@ -268,7 +268,7 @@ def _listener(port: int) -> psutil.Process | None:
     """Who listens on a port of this machine; None where nobody does, or we may not know who."""
     with suppress(psutil.Error):
         for each in psutil.net_connections("tcp"):
-            if each.status == psutil.CONN_LISTEN and each.laddr.port == port and each.pid is not None:
+            if each.status == psutil.CONN_LISTEN and tuple(each.laddr)[1:] == (port,) and each.pid is not None:
                 return psutil.Process(each.pid)
     return None
 

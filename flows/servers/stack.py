@@ -107,6 +107,11 @@ def services_folder(root: str) -> Path:
     return Store(root).local_path("services").absolute()
 
 
+def settings_path(folder: Path) -> Path:
+    """Where the settings of what runs are, in the folder of services."""
+    return folder / "settings.json"
+
+
 def status(root: str) -> Status:
     """What runs, where, since when, and what is wrong."""
     record = read_record(services_folder(root))
@@ -140,11 +145,14 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     root = Store(settings.environment.root).local_path("").absolute()
     os.environ.update(_prefect_environment(settings, root))
     if settings.secrets is not None:
-        os.environ.update(logins(settings.secrets, root))
+        settings = settings.model_copy(update={"secrets": str(Path(settings.secrets).absolute())})
+        os.environ.update(logins(str(settings.secrets), root))
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
-    with Services(services_folder(str(root))) as services:
+    folder = services_folder(str(root))
+    with Services(folder) as services:
+        settings_path(folder).write_text(settings.model_dump_json(indent=1))
         _upgrade_mlflow(root)
         for service in _servers(settings, root):
             if asked.is_set():
@@ -176,12 +184,19 @@ def _upgrade_mlflow(root: Path) -> None:
     used.write_text(installed)
 
 
-def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
-    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+def prefect_client(settings: StackSettings, root: Path) -> dict[str, str]:
+    """Variables with which Prefect finds the server; set before it is imported."""
     return {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_UI_URL": settings.prefect_url,
+    }
+
+
+def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
+    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+    return {
+        **prefect_client(settings, root),
         "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
         # In files below PREFECT_HOME: leases in memory would be gone with a server that is started again, and with the
         # lease Prefect ends the run of a deployment whose runs are limited.
