@@ -53,14 +53,18 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     assert not schedule["active"]
     patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": True})
     patch(f"{stack.api}/deployments/{found['id']}", {"concurrency_limit": 3, "description": "mine"})
+    saved = {**found["parameters"], "refresh": {"dataset": "mine", "budget": {"bytes": 10**9}}}
+    patch(f"{stack.api}/deployments/{found['id']}", {"parameters": saved})
     command = [str(BIN / "gristmill"), "register", "--root", str(stack.root)]
     subprocess.run(command, env=dict(stack.environment), cwd=REPOSITORY, check=True, timeout=600)
     again = ask(address)
+    assert again["parameters"] == saved
     assert again["schedules"][0]["active"]
     assert again["global_concurrency_limit"]["limit"] == 3
     assert again["description"] == found["description"], "texts are those of the code"
     assert again["parameters"]["environment"] == found["parameters"]["environment"]
     assert again["parameters"]["environment"]["mlflow_tracking_uri"] == stack.mlflow
+    patch(f"{stack.api}/deployments/{found['id']}", {"parameters": found["parameters"]})
     chain = ask(f"{stack.api}/deployments/name/crawl_to_model/demo")["parameters"]["settings"]
     assert chain["environment"]["scheduler"] == stack.dask
     patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
