@@ -20,6 +20,7 @@ from pydantic import Field
 from flows import progress
 from flows.servers.automations import HeartbeatSettings
 from flows.servers.init import logins
+from flows.servers.server import server_variables
 from infra.environment import Environment
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
@@ -197,7 +198,7 @@ def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
     """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
     return {
         **prefect_client(settings, root),
-        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+        **server_variables(settings.prefect_port),
         # In files below PREFECT_HOME: leases in memory would be gone with a server that is started again, and with the
         # lease Prefect ends the run of a deployment whose runs are limited.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
