@@ -111,7 +111,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                 memory=f"{settings.memory_gib}GiB",
                 python=settings.python,
                 interface=settings.interface,
-                security=_security(Path(certificates)),
+                security=Security(require_encryption=True, **make_certificates(Path(certificates))),
                 protocol="tls://",
                 log_directory=str(folder),
                 job_name="gristmill-dask",
@@ -136,8 +136,8 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
             yield cluster
 
 
-def _security(folder: Path) -> Security:
-    """A new certificate that scheduler, workers and client know one another by, in files that the nodes see."""
+def make_certificates(folder: Path) -> dict[str, str]:
+    """Files with a new certificate for each of scheduler, workers and clients, by their names in `Security`."""
     made = Security.temporary()
     files: dict[str, str] = {}
     for name in (
@@ -148,7 +148,7 @@ def _security(folder: Path) -> Security:
         path.touch(mode=0o600)
         path.write_text(getattr(made, f"tls_{name}"))
         files[f"tls_{name}"] = str(path)
-    return Security(require_encryption=True, **files)
+    return files
 
 
 def _shared_folder(settings: JobQueueDask, environment: Environment) -> Path:

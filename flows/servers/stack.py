@@ -50,8 +50,8 @@ class StackSettings(Settings):
     heartbeats: HeartbeatSettings = HeartbeatSettings()
     """When a flow run whose process has died is marked Crashed."""
     secrets: str | None = operational(None, min_length=1)
-    """File of `gristmill init`, with which Prefect and MLflow ask for its logins; unset asks nobody, which suits a
-    machine that you have to yourself."""
+    """File of `gristmill init`, with which Prefect and MLflow ask for its logins, and Dask for certificates that only
+    you can read; unset asks nobody: whoever else can log in to this machine can then run code as you."""
 
     @property
     def prefect_url(self) -> str:
@@ -63,11 +63,16 @@ class StackSettings(Settings):
         """MLflow's server."""
         return f"http://{HOST}:{self.mlflow_port}"
 
+    @property
+    def dask_address(self) -> str:
+        """Dask's scheduler, over TLS where it asks who calls."""
+        return f"{'tcp' if self.secrets is None else 'tls'}://{HOST}:{self.dask_port}"
+
     def used_by_flows(self, root: Path) -> Environment:
         """The environment that deployments are registered with."""
         update = {
             "root": str(root),
-            "scheduler": f"tcp://{HOST}:{self.dask_port}",
+            "scheduler": self.dask_address,
             "mlflow_tracking_uri": self.mlflow_url,
         }
         return self.environment.model_copy(update=update)
@@ -154,6 +159,8 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     folder = services_folder(str(root))
     with Services(folder) as services:
         settings_path(folder).write_text(settings.model_dump_json(indent=1))
+        if settings.secrets is not None:
+            os.environ.update(_dask_certificates(folder / "dask-certificates"))
         _upgrade_mlflow(root)
         for service in _servers(settings, root):
             if asked.is_set():
@@ -210,9 +217,21 @@ def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
     }
 
 
+def _dask_certificates(folder: Path) -> dict[str, str]:
+    """Variables with which scheduler, workers and flows know one another, by certificates made for this start."""
+    from infra.dask_clusters import make_certificates
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = {
+        "CA_FILE" if name == "tls_ca_file" else name.removeprefix("tls_").upper().replace("_", "__"): path
+        for name, path in make_certificates(folder).items()
+    }
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": path for name, path in found.items()}
+
+
 def _servers(settings: StackSettings, root: Path) -> list[Service]:
     port = ["--host", HOST, "--port"]
-    scheduler = f"tcp://{HOST}:{settings.dask_port}"
+    scheduler = settings.dask_address
     workers = settings.environment.workers or os.cpu_count() or 1
     memory = settings.environment.worker_memory
     return [
@@ -234,6 +253,8 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
                 *("server", *port, str(settings.mlflow_port), "--workers", "1"),
                 *_backend_store(root),
                 *("--artifacts-destination", str(root / "mlflow-artifacts")),
+                # As paths: what only the server knows where to put, no command could add to when the server is gone.
+                *("--default-artifact-root", (root / "mlflow-artifacts").as_uri()),
                 *(() if settings.secrets is None else ("--app-name", "basic-auth")),
             ],
             settings.mlflow_url,
@@ -244,7 +265,10 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
         Service(
             "dask-scheduler",
             "distributed.cli.dask_scheduler",
-            [*port, str(settings.dask_port), "--dashboard-address", f"{HOST}:{settings.dashboard_port}"],
+            [
+                *(*port, str(settings.dask_port), "--protocol", scheduler.partition(":")[0]),
+                *("--dashboard-address", f"{HOST}:{settings.dashboard_port}"),
+            ],
             f"http://{HOST}:{settings.dashboard_port}/status",
             f"http://{HOST}:{settings.dashboard_port}/health",
             [settings.dask_port, settings.dashboard_port],
