@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.sync_api import expect
 
 from flows.deployments import every_deployment
 from tests.e2e.browser import PrefectPage
+from tests.e2e.flow_processes import until
 from tests.flows.conftest import REPOSITORY
 from tests.flows.small_crawls import write_crawls
 from tests.flows.stacks import BIN, Stack, ask
@@ -71,10 +73,20 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
 
 
 def patch(url: str, body: dict[str, Any]) -> None:
-    """Change something as the page does."""
+    """Change something as the page does, again if Prefect's SQLite is busy (503)."""
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")):
-        pass
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")
+    until(lambda: _answered(request), url, 60)
+
+
+def _answered(request: urllib.request.Request) -> bool:
+    try:
+        with urllib.request.urlopen(request, timeout=60):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return False
 
 
 def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stack):
