@@ -9,10 +9,10 @@ from functools import partial
 import click
 
 from flows import commands, maintenance
-from flows.command_line import prefect_home, prepare, print_json, with_settings
+from flows.command_line import prepare, print_json, serve, with_settings
 from flows.config import PipelineSettings
 from flows.plans import plan_command
-from flows.servers.server import ensure_prefect_server, look_further
+from flows.servers.server import look_further
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def demo(settings: PipelineSettings, as_json: bool) -> None:
     store = prepare(settings)
     outcome = Outcome.recall(store, settings)
     if outcome is None:
-        ensure_prefect_server(prefect_home(store))
+        settings = serve(settings)
         from flows.end_to_end import crawl_to_model
 
         outcome = crawl_to_model(settings)
@@ -56,22 +56,22 @@ def corpus(settings: PipelineSettings, as_json: bool) -> None:
     from infra.dataset_report import report_paths
     from infra.report import render_text
 
-    store = prepare(settings)
-    ensure_prefect_server(prefect_home(store))
+    settings = serve(settings)
     from flows.corpus import build_corpus
 
     result = build_corpus(settings.corpus, settings.dataset, settings.environment, settings.tracking)
     if as_json:
         return print_json(result.report)
     click.echo(render_text(result.report))
-    click.echo(f"Report   {store.full_path(report_paths(result.dataset.folder)[0])}")
+    page = Store(settings.environment.root).full_path(report_paths(result.dataset.folder)[0])
+    click.echo(f"Report   {page}")
     return None
 
 
 @partial(with_settings, "pretrain")((*_TRAINING_SECTIONS, "tracking"))
 def pretrain(settings: PipelineSettings, as_json: bool) -> None:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
-    ensure_prefect_server(prefect_home(prepare(settings)))
+    settings = serve(settings)
     from flows.pretraining import pretrain as pretrain_flow
 
     chosen = (settings.dataset, settings.run, settings.training)
@@ -87,7 +87,7 @@ def pretrain(settings: PipelineSettings, as_json: bool) -> None:
 @partial(with_settings, "evaluate")((*_TRAINING_SECTIONS, "evaluation", "contamination"))
 def evaluate(settings: PipelineSettings, as_json: bool) -> None:
     """Measure a finished run on held-out text and on benchmarks, with intervals, and write samples."""
-    ensure_prefect_server(prefect_home(prepare(settings)))
+    settings = serve(settings)
     from flows.evaluation import evaluate as evaluate_flow
     from flows.reports.task_table import evaluation_text
 

@@ -6,15 +6,17 @@ Exit code 0: done; 1: a run failed; 2: bad input.
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, TypeVar
 
 import click
 
 from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
+from flows.servers.running import beside, running_stack
+from flows.servers.server import ensure_prefect_server
 from infra.configuration import assignment, describe, load_settings
 from infra.environment import Environment
 from infra.errors import BadInput, GristmillError, RunFailed
@@ -45,6 +47,13 @@ class HasEnvironment(Protocol):
     def environment(self) -> Environment:
         """Where the work is done."""
         ...
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
+        """The same with other values."""
+        ...
+
+
+Served = TypeVar("Served", bound=HasEnvironment)
 
 
 class SettingsCommand(click.Command):
@@ -173,6 +182,26 @@ def prepare(settings: HasEnvironment) -> Store:
     store = Store(settings.environment.root)
     store.make_folder("")
     return store
+
+
+def serve(settings: Served) -> Served:
+    """Prepare for a flow, and have a Prefect server: the user's, that of `gristmill up`, or one for this command.
+
+    The settings that come back name MLflow's server too, where `gristmill up` runs for the root.
+    """
+    store = prepare(settings)
+    joined = join(settings)
+    ensure_prefect_server(prefect_home(store))
+    return joined
+
+
+def join(settings: Served) -> Served:
+    """Have Prefect, and by the settings that come back MLflow, use the servers of a `gristmill up` of the root."""
+    store = Store(settings.environment.root)
+    if (stack := running_stack(store)) is None:
+        return settings
+    environment = beside(stack, settings.environment, store.local_path("").absolute())
+    return settings.model_copy(update={"environment": environment})
 
 
 def prefect_home(store: Store) -> Path:

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from flows import progress
 from flows.ablations.settings import AblationSettings
-from flows.command_line import JSON, ROOT, HasEnvironment, answer, prefect_home, prepare, print_json, with_own_settings
+from flows.command_line import JSON, ROOT, answer, join, print_json, serve, with_own_settings
 from flows.config import DatasetSettings
 from flows.refreshes.settings import RefreshOptions
 from flows.servers import init as initializing
 from flows.servers import stack
 from flows.servers.automations import HeartbeatSettings
-from flows.servers.server import ensure_prefect_server
 from flows.servers.stack import StackSettings
 from infra.environment import Environment
 from infra.settings import Settings, operational
@@ -107,7 +106,7 @@ class TokenizerOptions(Settings):
 @with_own_settings("tokenizer", TokenizerOptions, click.argument("name"))
 def tokenizer(settings: TokenizerOptions, as_json: bool, name: str) -> None:
     """Learn a tokenizer NAME from the texts of a dataset, for several corpora to share."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.tokenizer import train_tokenizer
 
     chosen = (settings.dataset, name, settings.tokenizer, settings.environment, settings.measured_bytes)
@@ -126,7 +125,7 @@ class CompareOptions(Settings):
 @with_own_settings("compare", CompareOptions, click.argument("runs", nargs=-1, metavar="RUN[@STEP] ..."))
 def compare(settings: CompareOptions, as_json: bool, runs: tuple[str, ...]) -> None:
     """Put evaluated runs beside the first: tables, figures, paired differences."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.comparison import compare as compare_flow
 
     _show(compare_flow(runs, settings.comparison, settings.environment), as_json)
@@ -144,7 +143,7 @@ class PromoteOptions(Settings):
 @with_own_settings("promote", PromoteOptions, click.argument("run"))
 def promote(settings: PromoteOptions, as_json: bool, run: str) -> None:
     """Register RUN's evaluated checkpoint in MLflow, and make it champion if all conditions hold."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.promotion import promote as promote_flow
 
     _show(promote_flow(run, settings.promotion, settings.environment), as_json)
@@ -159,6 +158,7 @@ def champion(settings: PromoteOptions, as_json: bool, take_back: str | None) -> 
     """Show which checkpoint is champion, which was before, and which is candidate."""
     from flows import promotion
 
+    settings = join(settings)
     environment, model = settings.environment, settings.promotion.model
     if take_back is None:
         _show(promotion.champion_of(environment, model), as_json)
@@ -169,7 +169,7 @@ def champion(settings: PromoteOptions, as_json: bool, take_back: str | None) -> 
 @with_own_settings("refresh", RefreshOptions)
 def refresh(settings: RefreshOptions, as_json: bool) -> None:
     """Take what is new in a source's crawls into a new version of a dataset, and say what changed."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.refresh import refresh_corpus
 
     _show(refresh_corpus(settings.refresh, settings.environment), as_json)
@@ -187,7 +187,7 @@ class RetainOptions(Settings):
 @with_own_settings("retain", RetainOptions, click.option("--dry-run", is_flag=True, help="Only say what would go."))
 def retain(settings: RetainOptions, as_json: bool, dry_run: bool) -> None:
     """Delete pages and texts from before redaction after retention.older_than_days; datasets stay as they are."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.retention import retain as retain_flow
 
     chosen = settings.retention.model_copy(update={"dry_run": True}) if dry_run else settings.retention
@@ -197,7 +197,7 @@ def retain(settings: RetainOptions, as_json: bool, dry_run: bool) -> None:
 @with_own_settings("ablate", AblationSettings)
 def ablate(settings: AblationSettings, as_json: bool) -> None:
     """Train the same small model on several corpora (`variants` of a configuration), and say which is better."""
-    _serve(settings)
+    settings = serve(settings)
     from flows.ablation import ablate as ablate_flow
 
     _show(ablate_flow(settings), as_json)
@@ -279,10 +279,6 @@ def register(settings: RegisterOptions, as_json: bool) -> None:
     names = register_deployments(settings.environment, settings.pool, settings.heartbeats)
     make_queues(settings.pool, settings.queues)
     _show(Registered(deployments=tuple(names)), as_json)
-
-
-def _serve(settings: HasEnvironment) -> None:
-    ensure_prefect_server(prefect_home(prepare(settings)))
 
 
 def _show(found: Any, as_json: bool) -> None:

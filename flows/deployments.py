@@ -56,10 +56,13 @@ class FlowDeployment:
         Each other section is an empty object: it means the defaults, and keeps forms from spelling them out.
         """
         sections = {name: {} for name, each in self.load().parameters.properties.items() if "$ref" in each}
-        values = {**sections, **self.parameters}
-        if environment and "settings" in values:
-            return values | {"settings": {**values["settings"], "environment": environment}}
-        return values | {"environment": environment} if environment else values
+        return self.at(environment, {**sections, **self.parameters})
+
+    def at(self, environment: Mapping[str, Any], form: Mapping[str, Any]) -> dict[str, Any]:
+        """A form with these addresses in it, if there are any."""
+        if environment and "settings" in form:
+            return {**form, "settings": {**form["settings"], "environment": environment}}
+        return {**form, "environment": environment} if environment else dict(form)
 
     def addresses(self, form: Mapping[str, Any]) -> dict[str, Any]:
         """The addresses that a form was filled in with."""
@@ -127,14 +130,16 @@ REFRESH_CORPUS = FlowDeployment(
 Looks for crawls newer than a dataset's last, takes what is new within a budget, and publishes it as a new version with
 a report of what changed. Where nothing is new it ends at once and says so.
 
-**Fill in** *refresh / dataset* and *refresh / budget*; *corpus / source* says where crawls are looked for. *backfill*
-takes a range of older crawls. *continuation* trains the champion further on what is new, and promotes what is better.
+**Fill in** *refresh / dataset* and *refresh / budget*, which is ten files of a crawl as long as you change nothing;
+*corpus / source* says where crawls are looked for. *backfill* takes a range of older crawls. *continuation* trains the
+champion further on what is new, and promotes what is better.
 
 **By itself**: it has a schedule, Mondays at 03:00 UTC, that does nothing until you switch it on beside this text. One
 refresh runs at a time; others wait.
 
 **Comes out**: `datasets/NAME/VERSION` below the root, and the artifacts `refresh` and the change report.""",
     ("corpus",),
+    parameters={"refresh": {"budget": {"shards": 10}}},  # a schedule that is only switched on takes no whole crawl
     cron="0 3 * * 1",
     limit=1,
 )

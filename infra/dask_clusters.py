@@ -117,7 +117,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                 memory=f"{settings.memory_gib}GiB",
                 python=settings.python,
                 interface=settings.interface,
-                security=_security(Path(certificates)),
+                security=Security(require_encryption=True, **make_certificates(Path(certificates))),
                 protocol="tls://",
                 log_directory=str(folder),
                 job_name="gristmill-dask",
@@ -147,8 +147,8 @@ def _lifetime(settings: JobQueueDask) -> list[str]:
     return ["--lifetime", f"{seconds}s", "--lifetime-stagger", f"{stagger}s"]
 
 
-def _security(folder: Path) -> Security:
-    """A new certificate that scheduler, workers and client know one another by, in files that the nodes see."""
+def make_certificates(folder: Path) -> dict[str, str]:
+    """Files with a new certificate for each of scheduler, workers and clients, by their names in `Security`."""
     made = Security.temporary()
     files: dict[str, str] = {}
     for name in (
@@ -159,7 +159,7 @@ def _security(folder: Path) -> Security:
         path.touch(mode=0o600)
         path.write_text(getattr(made, f"tls_{name}"))
         files[f"tls_{name}"] = str(path)
-    return Security(require_encryption=True, **files)
+    return files
 
 
 def _shared_folder(settings: JobQueueDask, environment: Environment) -> Path:

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 import urllib.error
@@ -49,6 +50,8 @@ class Service:
     """Where people find it; none for programs that only work for others."""
     ready: str = ""
     """A URL that answers when the service does its work; none where running is all that can be asked."""
+    ports: Sequence[int] = ()
+    """Where it listens on loopback: what answers there before it is started is not the service."""
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_seconds: float = STOP_SECONDS
     """How long it may take to end after SIGTERM before it is killed."""
@@ -141,7 +144,12 @@ class Services:
         (self._folder / "services.json").unlink(missing_ok=True)
 
     def start(self, service: Service, seconds: float = START_SECONDS) -> RunningService:
-        """Start one and wait until it answers; RunFailed with the end of its log if it does not in time."""
+        """Start one and wait until it answers; RunFailed with the end of its log if it does not in time.
+
+        RunFailed too if another program has one of its ports.
+        """
+        for port in service.ports:
+            _require_free(port, service.name)
         (self._folder / f"{service.name}.log").unlink(missing_ok=True)
         kept = _Kept(service, *self._spawn(service))
         self._kept.append(kept)
@@ -228,7 +236,7 @@ def _note_end(kept: _Kept, code: int) -> None:
 def _wait(kept: _Kept, seconds: float) -> None:
     running, end = kept.running, time.monotonic() + seconds
     while time.monotonic() < end and kept.process.poll() is None:
-        if not running.ready or answers(running.ready):
+        if (not running.ready or answers(running.ready)) and _listens_itself(kept):
             return
         time.sleep(0.2)
     lines = Path(running.log).read_text(errors="replace").splitlines()[-5:]
@@ -237,6 +245,37 @@ def _wait(kept: _Kept, seconds: float) -> None:
         f"it must answer at {running.ready} within {seconds:.0f} seconds",
         f"Read {running.log}; another program may hold its port",
     )
+
+
+def _require_free(port: int, name: str) -> None:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return
+    holder = _listener(port)
+    who = "another program" if holder is None else f"process {holder.pid} ({holder.name()})"
+    raise RunFailed(
+        f"{name}: {who} listens on port {port} already",
+        "a service has its ports to itself",
+        "Stop that program, or choose another port with --set; --help names them",
+    )
+
+
+def _listens_itself(kept: _Kept) -> bool:
+    """Whether it still runs, and nobody else is known to have been quicker to take its ports."""
+    holders = [holder for port in kept.service.ports if (holder := _listener(port)) is not None]
+    with suppress(ProcessLookupError):
+        return kept.process.poll() is None and all(os.getsid(each.pid) == kept.process.pid for each in holders)
+    return False
+
+
+def _listener(port: int) -> psutil.Process | None:
+    """Who listens on a port of this machine; None where nobody does, or we may not know who."""
+    with suppress(psutil.Error):
+        for each in psutil.net_connections("tcp"):
+            if each.status == psutil.CONN_LISTEN and tuple(each.laddr)[1:] == (port,) and each.pid is not None:
+                return psutil.Process(each.pid)
+    return None
 
 
 def answers(url: str) -> bool:

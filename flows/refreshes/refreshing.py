@@ -119,8 +119,7 @@ class Refreshing:
 
         What versions before would add to the index and spend of a budget of tokens is estimated.
         """
-        asked, journal = fingerprint(refresh=self.refresh.identity()), self._known_journal()
-        found, spent = [], self._spent(journal) if journal.asked == asked else Amount()
+        found, spent = [], self._spent(self._own(self._known_journal()))
         for crawl in self.pending():
             record = self._next(crawl, spent)
             if record is None:
@@ -170,6 +169,11 @@ class Refreshing:
                 self._make(version, record)
             else:
                 self._complete(load_dataset(self.store, self.name, version), record)
+        return self._own(journal)
+
+    def _own(self, journal: RefreshJournal) -> RefreshJournal:
+        """What of a journal counts for this refresh: nothing of another's, and no version that was not finished."""
+        asked = fingerprint(refresh=self.refresh.identity())
         if journal.asked != asked:
             return RefreshJournal(asked=asked)
         known = {each.version for each in taken(self.store, self.name)}
@@ -234,8 +238,8 @@ class Refreshing:
         journal.save(self.store, journal_path(self.name))
         self.store.make_folder(dataset_folder(self.name, version))
         record.save(self.store, record_path(self.name, version))
-        if names:
-            self.index(self._index_name, load_dataset(self.store, self.name))
+        for each in names:
+            self.index(self._index_name, load_dataset(self.store, self.name, each))
         try:
             self._make(version, record)
         except NothingLeft:

@@ -43,7 +43,7 @@ def ensure_prefect_server(home: Path) -> None:
         arguments = ["prefect.server.api.server:create_app", "--factory", "--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(
             child_command("uvicorn", [*arguments, "--log-level", "warning", "--timeout-graceful-shutdown", "3"]),
-            env={**os.environ, **address, "PREFECT_SERVER_API_PORT": str(port)},
+            env={**os.environ, **address, **server_variables(port)},
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -52,6 +52,15 @@ def ensure_prefect_server(home: Path) -> None:
     os.environ.update(address)
     _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
     logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
+
+
+def server_variables(port: int) -> dict[str, str]:
+    """Variables of a Prefect server of ours.
+
+    By its default, pages of any other site that a person opens could use its API, and so run code as this user.
+    """
+    own_pages = f"http://127.0.0.1:{port},http://localhost:{port}"
+    return {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": own_pages}
 
 
 def has_own_server() -> bool:

@@ -20,6 +20,7 @@ from pydantic import Field
 from flows import progress
 from flows.servers.automations import HeartbeatSettings
 from flows.servers.init import logins
+from flows.servers.server import server_variables
 from infra.environment import Environment
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
@@ -49,8 +50,8 @@ class StackSettings(Settings):
     heartbeats: HeartbeatSettings = HeartbeatSettings()
     """When a flow run whose process has died is marked Crashed."""
     secrets: str | None = operational(None, min_length=1)
-    """File of `gristmill init`, with which Prefect and MLflow ask for its logins; unset asks nobody, which suits a
-    machine that you have to yourself."""
+    """File of `gristmill init`, with which Prefect and MLflow ask for its logins, and Dask for certificates that only
+    you can read; unset asks nobody: whoever else can log in to this machine can then run code as you."""
 
     @property
     def prefect_url(self) -> str:
@@ -62,11 +63,16 @@ class StackSettings(Settings):
         """MLflow's server."""
         return f"http://{HOST}:{self.mlflow_port}"
 
+    @property
+    def dask_address(self) -> str:
+        """Dask's scheduler, over TLS where it asks who calls."""
+        return f"{'tcp' if self.secrets is None else 'tls'}://{HOST}:{self.dask_port}"
+
     def used_by_flows(self, root: Path) -> Environment:
         """The environment that deployments are registered with."""
         update = {
             "root": str(root),
-            "scheduler": f"tcp://{HOST}:{self.dask_port}",
+            "scheduler": self.dask_address,
             "mlflow_tracking_uri": self.mlflow_url,
         }
         return self.environment.model_copy(update=update)
@@ -107,6 +113,11 @@ def services_folder(root: str) -> Path:
     return Store(root).local_path("services").absolute()
 
 
+def settings_path(folder: Path) -> Path:
+    """Where the settings of what runs are, in the folder of services."""
+    return folder / "settings.json"
+
+
 def status(root: str) -> Status:
     """What runs, where, since when, and what is wrong."""
     record = read_record(services_folder(root))
@@ -140,11 +151,16 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     root = Store(settings.environment.root).local_path("").absolute()
     os.environ.update(_prefect_environment(settings, root))
     if settings.secrets is not None:
-        os.environ.update(logins(settings.secrets, root))
+        settings = settings.model_copy(update={"secrets": str(Path(settings.secrets).absolute())})
+        os.environ.update(logins(str(settings.secrets), root))
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
-    with Services(services_folder(str(root))) as services:
+    folder = services_folder(str(root))
+    with Services(folder) as services:
+        settings_path(folder).write_text(settings.model_dump_json(indent=1))
+        if settings.secrets is not None:
+            os.environ.update(_dask_certificates(folder / "dask-certificates"))
         _upgrade_mlflow(root)
         for service in _servers(settings, root):
             if asked.is_set():
@@ -176,13 +192,23 @@ def _upgrade_mlflow(root: Path) -> None:
     used.write_text(installed)
 
 
-def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
-    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+def prefect_client(settings: StackSettings, root: Path) -> dict[str, str]:
+    """Variables with which Prefect finds the server; set before it is imported."""
     return {
         "PREFECT_HOME": str(root / "prefect"),
         "PREFECT_API_URL": f"{settings.prefect_url}/api",
         "PREFECT_UI_URL": settings.prefect_url,
-        "PREFECT_SERVER_API_PORT": str(settings.prefect_port),
+    }
+
+
+def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
+    """What the server, the worker and we ourselves know of Prefect; set before it is imported."""
+    return {
+        **prefect_client(settings, root),
+        **server_variables(settings.prefect_port),
+        # In files below PREFECT_HOME: leases in memory would be gone with a server that is started again, and with the
+        # lease Prefect ends the run of a deployment whose runs are limited.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(progress.PACKAGES),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # our own terminal has our own log
@@ -191,9 +217,21 @@ def _prefect_environment(settings: StackSettings, root: Path) -> dict[str, str]:
     }
 
 
+def _dask_certificates(folder: Path) -> dict[str, str]:
+    """Variables with which scheduler, workers and flows know one another, by certificates made for this start."""
+    from infra.dask_clusters import make_certificates
+
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = {
+        "CA_FILE" if name == "tls_ca_file" else name.removeprefix("tls_").upper().replace("_", "__"): path
+        for name, path in make_certificates(folder).items()
+    }
+    return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": path for name, path in found.items()}
+
+
 def _servers(settings: StackSettings, root: Path) -> list[Service]:
     port = ["--host", HOST, "--port"]
-    scheduler = f"tcp://{HOST}:{settings.dask_port}"
+    scheduler = settings.dask_address
     workers = settings.environment.workers or os.cpu_count() or 1
     memory = settings.environment.worker_memory
     return [
@@ -206,6 +244,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             ],
             settings.prefect_url,
             f"{settings.prefect_url}/api/ready",
+            [settings.prefect_port],
         ),
         Service(
             "mlflow-server",
@@ -214,18 +253,25 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
                 *("server", *port, str(settings.mlflow_port), "--workers", "1"),
                 *_backend_store(root),
                 *("--artifacts-destination", str(root / "mlflow-artifacts")),
+                # As paths: what only the server knows where to put, no command could add to when the server is gone.
+                *("--default-artifact-root", (root / "mlflow-artifacts").as_uri()),
                 *(() if settings.secrets is None else ("--app-name", "basic-auth")),
             ],
             settings.mlflow_url,
             f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
+            [settings.mlflow_port],
             {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
         ),
         Service(
             "dask-scheduler",
             "distributed.cli.dask_scheduler",
-            [*port, str(settings.dask_port), "--dashboard-address", f"{HOST}:{settings.dashboard_port}"],
+            [
+                *(*port, str(settings.dask_port), "--protocol", scheduler.partition(":")[0]),
+                *("--dashboard-address", f"{HOST}:{settings.dashboard_port}"),
+            ],
             f"http://{HOST}:{settings.dashboard_port}/status",
             f"http://{HOST}:{settings.dashboard_port}/health",
+            [settings.dask_port, settings.dashboard_port],
         ),
         Service(
             "dask-workers",

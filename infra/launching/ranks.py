@@ -13,8 +13,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+from urllib.parse import unquote, urlsplit
 
 from infra.child import die_with_parent
 from infra.errors import BadInput, DamagedData, DiskFull, GristmillError, RunFailed
@@ -106,13 +107,28 @@ def redact(line: str, secrets: tuple[str, ...] = ()) -> str:
 
 
 def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that by their name hold a secret; short values would redact ordinary words."""
-    return tuple(value for name, value in environment.items() if names_a_secret(name) and len(value) >= 8)
+    """Values of variables that by their name hold a secret, and passwords of a login or a URL in any of them.
+
+    Short ones are left out: they would redact ordinary words.
+    """
+    found = (each for name, value in environment.items() for each in _secrets_in(name, value))
+    return tuple(dict.fromkeys(each for each in found if len(each) >= 8))
+
+
+def _secrets_in(name: str, value: str) -> Iterator[str]:
+    if names_a_secret(name):
+        yield value
+        yield value.partition(":")[2]  # of USER:PASSWORD
+    with suppress(ValueError):  # not every text with :// is a URL
+        password = urlsplit(value).password or ""
+        yield password
+        yield unquote(password)
 
 
 def names_a_secret(variable: str) -> bool:
     """Whether an environment variable holds a secret, by its name."""
-    return bool(re.search(r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL", variable, re.IGNORECASE))
+    names = r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL|AUTH_STRING|LOGIN$"
+    return bool(re.search(names, variable, re.IGNORECASE))
 
 
 @contextmanager

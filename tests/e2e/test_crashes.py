@@ -4,12 +4,15 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psutil
 import pytest
 from distributed import Client
+from prefect.client.orchestration import SyncPrefectClient
 
 from flows.servers.stack import status
 from infra.manifest import load_dataset
@@ -25,6 +28,7 @@ from tests.e2e.flow_processes import (
     corpus_parameters,
     engine_of,
     is_alive,
+    logs_of,
     processes_of,
     ranks_of,
     rows_of,
@@ -93,6 +97,8 @@ def test_a_killed_part_of_a_training(stack: Stack, part: str) -> None:
     reached, kept = len(rows_of(stack, name)), checkpoints_of(stack, name)[-1]
     print(f"\n{part}: {ended} after {seconds:.1f} s, all gone {gone:.1f} s later, step {reached}, checkpoint {kept}")
     assert kept == reached if part == "engine" else kept == reached // 100 * 100
+    if part == "engine":  # the worker reports it once more after some seconds, which would end a Retry
+        until(lambda: any("as crashed" in line for line in logs_of(stack, flow_run)), "the worker's report", 60)
     run_again(stack, flow_run)
     assert [row["step"] for row in rows_of(stack, name)] == list(range(1, STEPS + 1))
 
@@ -120,6 +126,21 @@ def test_killed_servers_do_not_stop_a_training(stack: Stack) -> None:
         f"&metric_key=loss&run_id={run['info']['run_id']}"
     )
     assert {int(each["step"]) for each in history["metrics"]} == set(range(1, MANY + 1))
+
+
+def test_a_limited_run_keeps_its_place_when_the_server_dies(stack: Stack) -> None:
+    """Prefect ends a run that cannot renew its lease, minutes after its server was started again."""
+    limited = ask_patiently(f"{stack.api}/deployments/name/refresh_corpus/default")["id"]
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()  # no worker takes it
+    later = {"type": "SCHEDULED", "state_details": {"scheduled_time": tomorrow}}
+    made = ask_patiently(f"{stack.api}/deployments/{limited}/create_flow_run", {"state": later})
+    flow_run = f"{stack.api}/flow_runs/{made['id']}"
+    pending = ask_patiently(f"{flow_run}/set_state", {"state": {"type": "PENDING"}})
+    lease = pending["state"]["state_details"]["deployment_concurrency_lease_id"]
+    kill_service(stack, "prefect-server")
+    with SyncPrefectClient(stack.api) as client:
+        client.renew_concurrency_lease(UUID(lease), 300)
+    ask_patiently(f"{flow_run}/set_state", {"state": {"type": "CANCELLED"}})
 
 
 def _experiments(stack: Stack) -> list[dict[str, str]]:

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from playwright.sync_api import expect
 
 from flows.deployments import every_deployment
 from tests.e2e.browser import PrefectPage
+from tests.e2e.flow_processes import until
 from tests.flows.conftest import REPOSITORY
 from tests.flows.small_crawls import write_crawls
 from tests.flows.stacks import BIN, Stack, ask
@@ -53,24 +55,38 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     assert not schedule["active"]
     patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": True})
     patch(f"{stack.api}/deployments/{found['id']}", {"concurrency_limit": 3, "description": "mine"})
+    saved = {**found["parameters"], "refresh": {"dataset": "mine", "budget": {"bytes": 10**9}}}
+    patch(f"{stack.api}/deployments/{found['id']}", {"parameters": saved})
     command = [str(BIN / "gristmill"), "register", "--root", str(stack.root)]
     subprocess.run(command, env=dict(stack.environment), cwd=REPOSITORY, check=True, timeout=600)
     again = ask(address)
+    assert again["parameters"] == saved
     assert again["schedules"][0]["active"]
     assert again["global_concurrency_limit"]["limit"] == 3
     assert again["description"] == found["description"], "texts are those of the code"
     assert again["parameters"]["environment"] == found["parameters"]["environment"]
     assert again["parameters"]["environment"]["mlflow_tracking_uri"] == stack.mlflow
+    patch(f"{stack.api}/deployments/{found['id']}", {"parameters": found["parameters"]})
     chain = ask(f"{stack.api}/deployments/name/crawl_to_model/demo")["parameters"]["settings"]
     assert chain["environment"]["scheduler"] == stack.dask
     patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
 
 
 def patch(url: str, body: dict[str, Any]) -> None:
-    """Change something as the page does."""
+    """Change something as the page does, again if Prefect's SQLite is busy (503)."""
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")):
-        pass
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers, method="PATCH")
+    until(lambda: _answered(request), url, 60)
+
+
+def _answered(request: urllib.request.Request) -> bool:
+    try:
+        with urllib.request.urlopen(request, timeout=60):
+            return True
+    except urllib.error.HTTPError as error:
+        if error.code != 503:
+            raise
+        return False
 
 
 def test_a_wrong_value_is_refused_with_its_reason(page: PrefectPage, stack: Stack):

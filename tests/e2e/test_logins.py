@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from distributed import Client, Security
 
 from flows.servers.init import init, read_secrets
 from flows.servers.stack import status
@@ -24,6 +25,15 @@ def test_both_servers_ask_for_logins_and_everything_registers(tmp_path: Path, cl
         assert refused(experiments, {"max_results": 1}) == 401
         assert ask(experiments, {"max_results": 1}, f"admin:{secrets['GRISTMILL_MLFLOW_PASSWORD']}")["experiments"]
         assert not any(each.trouble for each in status(str(tmp_path / "root")).services)
+        known = ask(f"{stack.api}/deployments/name/build_corpus/default", None, secrets["GRISTMILL_PREFECT_LOGIN"])
+        scheduler = known["parameters"]["environment"]["scheduler"]
+        folder = tmp_path / "root/services/dask-certificates"
+        files = {f"tls_{each.stem}": str(each) for each in folder.iterdir()}
+        assert {each.stat().st_mode & 0o077 for each in (folder, *folder.iterdir())} == {0}
+        with Client(scheduler, security=Security(require_encryption=True, **files), set_as_default=False) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+        with pytest.raises(OSError, match=r"."):
+            Client(scheduler.replace("tls", "tcp"), timeout="5s", set_as_default=False)
     for file in (tmp_path / "root").rglob("*"):
         if file.is_file():
             content = file.read_bytes()

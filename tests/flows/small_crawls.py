@@ -65,6 +65,8 @@ class Builder:
     stop_at: str = ""
     """build, index or report."""
     built: list[str] = field(default_factory=list)
+    indexed: list[str] = field(default_factory=list)
+    """Versions that were to be in the index, in order."""
 
     def refreshing(self, refresh: RefreshSettings) -> Refreshing:
         return Refreshing(self.store, refresh, self.build, self.report, self.index)
@@ -91,7 +93,7 @@ class Builder:
         return found
 
     def index(self, index: str, dataset: DatasetManifest) -> None:
-        pass
+        self.indexed.append(dataset.version)
 
     def _maybe_stop(self, where: str) -> None:
         if self.stop_at == where:

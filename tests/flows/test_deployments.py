@@ -14,6 +14,8 @@ from flows.presets import PRESETS
 from flows.servers.stack import down, status
 from infra.errors import BadInput, RunFailed
 from infra.services import Services
+from infra.store import Store
+from infra.tracking import log_text, open_run
 from tests.flows.conftest import REPOSITORY
 from tests.flows.stacks import BIN, Stack, ask, call, nested, running_stack
 from tests.flows.test_end_to_end import SETTINGS
@@ -119,7 +121,11 @@ def test_status_says_what_runs_and_down_stops_all_of_it(team: Stack, root: Path)
     with pytest.raises(RunFailed, match="run already"):
         Services(root / "services")
 
+    store = Store(str(root))
+    open_run(store, team.mlflow, "shared", "beside")
     assert not down(str(root)).services
+    log_text(open_run(store, None, "shared", "alone"), "a page", "page.md")  # a command without servers
+    assert [each.read_text() for each in (root / "mlflow-artifacts").rglob("page.md")] == ["a page"]
     assert not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in family)
     assert "Nothing runs" in status(str(root)).text()
     with pytest.raises(BadInput, match="no service of"):

@@ -1,6 +1,8 @@
 """Services that are started, watched, and stopped by another process."""
 
 import logging
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +91,35 @@ def test_one_that_does_not_start_says_why(tmp_path: Path) -> None:
     ):
         own.start(Service("nothing", "nothing", [], ready="http://127.0.0.1:9/"), seconds=20)
     assert read_record(tmp_path) is None
+
+
+def test_a_program_on_its_port_is_named_before_it_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as theirs, Services(tmp_path) as own:
+        port = theirs.getsockname()[1]
+        with pytest.raises(RunFailed, match=rf"files: process {os.getpid()} \(.+\) listens on port {port} already"):
+            own.start(Service("files", "http.server", [str(port)], ports=[port]), seconds=20)
+    assert not (tmp_path / "files.log").exists()
+
+
+QUICKER = """
+import subprocess, sys, time
+port = sys.argv[1]
+other = subprocess.Popen([sys.executable, "-m", "http.server", port, "--bind", "127.0.0.1"], start_new_session=True)
+time.sleep(2)
+other.terminate()
+sys.exit("too late")
+"""
+
+
+def test_the_answer_of_a_program_that_was_quicker_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "quicker.py").write_text(QUICKER)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}/"
+    with Services(tmp_path / "own") as own, pytest.raises(RunFailed, match=r"server did not start: .*too late"):
+        own.start(Service("server", "quicker", [str(port)], address, address, [port]), seconds=20)
 
 
 SERVER = """

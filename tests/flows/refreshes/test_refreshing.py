@@ -50,6 +50,7 @@ def test_what_is_new_becomes_a_version_and_what_is_known_is_dropped(mirror: Path
     write_crawls(mirror, {A: FIRST, B: SECOND, C: FIRST})
     (third,) = builder.refreshing(refresh).run()
     assert (third.version, third.tokens) == ("2026.14", 0)
+    assert builder.indexed[-2:] == ["2026.05", "2026.10"], "what any earlier version has is known"
     assert "nothing new was left for training" in third.text()
     assert builder.refreshing(refresh).run() == [], "it is done all the same"
     assert dataset_versions(builder.store, "news") == ["2026.05", "2026.10"]
@@ -78,6 +79,11 @@ def test_what_is_to_come_is_what_is_built(mirror: Path, builder: Builder):
     assert [(each.source.crawl, each.source.shards) for each in planned] == [(A, 1), (B, 1)]
     assert not builder.store.exists("datasets")
     assert not builder.store.exists("refreshes")
+    builder.stop_at = "build"
+    with pytest.raises(Stopped):
+        builder.refreshing(refresh).run()
+    assert upcoming(builder.store, refresh) == planned, "what was stopped before anything was published is to come"
+    builder.stop_at = ""
     builder.refreshing(refresh).run()
     assert [(each.source.crawl, each.source.first_shard) for each in upcoming(builder.store, refresh)] == [(B, 1)]
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psutil
@@ -39,13 +40,22 @@ def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
         assert holder.stdout is not None
         assert holder.stdout.readline() == "up\n"
         (server,) = psutil.Process(holder.pid).children()
-        listening = {each.laddr.ip for each in server.net_connections() if each.status == "LISTEN"}
-        assert listening == {"127.0.0.1"}
+        ((host, port),) = {tuple(each.laddr) for each in server.net_connections() if each.status == "LISTEN"}
+        assert host == "127.0.0.1"
+        assert may_ask(int(port), f"http://localhost:{port}")
+        assert not may_ask(int(port), "http://elsewhere.test")
         os.kill(holder.pid, signal.SIGKILL)
     end = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
         time.sleep(0.1)
     assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+
+
+def may_ask(port: int, origin: str) -> bool:
+    """Whether a browser lets the pages of another address read what the server answers."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/api/ready", headers={"Origin": origin})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.headers["Access-Control-Allow-Origin"] in ("*", origin)
 
 
 @pytest.mark.parametrize("name", ["PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_HOME"])

@@ -1,6 +1,6 @@
 """What is made of the lines of ranks."""
 
-from infra.launching.ranks import redact
+from infra.launching.ranks import redact, secrets_of
 
 
 def test_redaction_leaves_other_text_alone() -> None:
@@ -8,3 +8,19 @@ def test_redaction_leaves_other_text_alone() -> None:
     assert redact(line) == line
     assert redact("https://user:pass@host", ()) == "https://user:***@host"
     assert redact("key abcdefgh!", ("abcdefgh",)) == "key ***!"
+
+
+def test_secrets_are_known_by_the_names_of_variables_and_in_their_urls() -> None:
+    known = secrets_of(
+        {
+            "PREFECT_API_AUTH_STRING": "admin:12345678",
+            "GRISTMILL_PREFECT_LOGIN": "mill:abcdefgh",
+            "MLFLOW_BACKEND_STORE_URI": "postgresql://mlflow:p%40ssw0rd@db/mlflow",
+            "PREFECT_SERVER_DOCKET_URL": "redis://:hijklmnop@redis:6379/1",
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:5000",
+            "BROKEN": "http://[bracket",
+            "SOME_TOKEN": "short",
+        }
+    )
+    logins = ("admin:12345678", "12345678", "mill:abcdefgh", "abcdefgh")
+    assert known == (*logins, "p%40ssw0rd", "p@ssw0rd", "hijklmnop")
