@@ -182,8 +182,9 @@ Registers an evaluated checkpoint in MLflow, and makes it champion if all condit
 **Fill in** *run*. *promotion* says what is asked of a champion.
 
 **Comes out**: a version of the model in MLflow's registry, with the alias `champion` or `candidate`, and the verdict as
-the artifact `promotion`.""",
+the artifact `promotion`. One promotion is decided at a time.""",
     ("model",),
+    limit=1,
 )
 ABLATE = FlowDeployment(
     "flows.ablation:ablate",

@@ -20,13 +20,20 @@ from flows.backup import (
     local,
     put,
 )
-from flows.postgres import require_restorable, restore_dump
+from flows.postgres import find_address, require_restorable, restore_dump
 from infra.errors import BadInput, DamagedData, RunFailed
 from infra.lock import only_one
 from infra.manifest import Manifest
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
+
+
+_PLACES = (
+    *(("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")),
+    *(("model_versions", "source"), ("model_versions", "storage_location"), ("logged_model_tags", "tag_value")),
+)
+"""Where MLflow's tables name files below the root; of the tags it is `checkpoint.path`."""
 
 
 class Begun(Manifest):
@@ -51,12 +58,10 @@ def restore(folder: Path, root: str) -> BackupRecord:
     with only_one(Store(str(source)), LOCK, f"a backup or a restore with {folder}") if writable else nullcontext():
         backup = _load(Store(str(source)))
         begun = _begin(store, backup)
-        if store.root != backup.record.root:
-            logger.warning(
-                "the root was %s: runs that were recorded without a server name that folder", backup.record.root
-            )
         try:
             _restore_databases(source / "databases" / backup.time, store, backup, begun)
+            if store.root != backup.record.root and (mlflow := _mlflow(store)) is not None:
+                move_artifacts(mlflow, backup.record.root, store.root)
             _restore_files(Store(str(source / "files")), store, backup)
         except OSError as error:
             raise RunFailed(
@@ -109,6 +114,31 @@ def _restore_databases(folder: Path, store: Store, backup: Backup, begun: Begun)
                 begun.save(store, RESTORING)
         else:
             _copy(folder / name, store.local_path(next(each for each in SQLITE if Path(each).name == name)))
+
+
+def _mlflow(store: Store) -> str | None:
+    """The address of MLflow's database, if there is one."""
+    file = store.local_path("mlflow.db").absolute()
+    return find_address("mlflow") or (f"sqlite:///{file}" if file.exists() else None)
+
+
+def move_artifacts(database: str, old: str, new: str) -> None:
+    """Have MLflow look for what lies under a root where that is now; doing it again changes nothing."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(database)
+    with engine.begin() as connection:
+        there = sqlalchemy.inspect(connection)
+        for table, column in _PLACES:
+            if not there.has_table(table):
+                continue
+            for scheme in ("", "file://"):
+                before, after = f"{scheme}{old}/", f"{scheme}{new}/"
+                statement = f"UPDATE {table} SET {column} = :after || substr({column}, :rest) "  # noqa: S608
+                statement += f"WHERE substr({column}, 1, :length) = :before"
+                values = {"before": before, "after": after, "length": len(before), "rest": len(before) + 1}
+                connection.execute(sqlalchemy.text(statement), values)
+    engine.dispose()
 
 
 def _restore_files(files: Store, store: Store, backup: Backup) -> None:

@@ -1,13 +1,18 @@
 """A restore looks first, writes then, and goes on where it was stopped."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from flows.backup import Backup, back_up
 from flows.restoring import restore
 from infra.errors import BadInput, DamagedData, RunFailed
 from infra.store import Store
+from infra.tracked_models import log_checkpoint
+from infra.tracking import log_text, open_run
+from tests.infra.test_registry import checkpoint
 
 
 @pytest.fixture
@@ -62,6 +67,22 @@ def test_it_goes_on_where_it_was_stopped(root: Path, tmp_path: Path):
     (tmp_path / "backup/files/stages/extract/1/kept/part.arrow").write_bytes(b"personal")
     restore(tmp_path / "backup", str(new))
     assert not (new / "restoring.json").exists()
+
+
+def test_mlflow_finds_its_artifacts_under_another_root(tmp_path: Path):
+    old, new = tmp_path / "root_1", tmp_path / "other"
+    store = Store(str(old))
+    run = open_run(store, None, "tests", "small")
+    log_text(run, "# Page", "page.md")
+    log_checkpoint(MlflowClient(run.tracking_uri), run, checkpoint("aa", tags={"checkpoint.path": f"{old}/runs/small"}))
+    back_up(str(old), tmp_path / "backup")
+    shutil.rmtree(old)
+    restore(tmp_path / "backup", str(new))
+    client = MlflowClient(f"sqlite:///{new}/mlflow.db")
+    assert [each.path for each in client.list_artifacts(run.run_id)] == ["page.md"]
+    (model,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
+    assert model.tags["checkpoint.path"] == f"{new}/runs/small"
+    assert not old.exists()
 
 
 @pytest.mark.parametrize(
