@@ -130,7 +130,7 @@ def move_artifacts(database: str, old: str, new: str) -> None:
     with engine.begin() as connection:
         there = sqlalchemy.inspect(connection)
         for table, column in _PLACES:
-            if not there.has_table(table):
+            if not there.has_table(table) or column not in {each["name"] for each in there.get_columns(table)}:
                 continue
             for scheme in ("", "file://"):
                 before, after = f"{scheme}{old}/", f"{scheme}{new}/"

@@ -167,8 +167,8 @@ LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lam
 
 
 def gone(pid: int) -> bool:
-    """Whether a process ends within ten seconds; one that nobody has waited for has ended too."""
-    for _ in range(100):
+    """Whether a process ends within a minute; one that nobody has waited for has ended too."""
+    for _ in range(600):
         if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
             return True
         time.sleep(0.1)
