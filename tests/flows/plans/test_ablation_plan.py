@@ -8,23 +8,14 @@ import pytest
 
 from flows.ablations.settings import AblationSettings, evaluation_of, training_of
 from flows.plans.ablation_plan import plan_ablation, runs_done
-from flows.plans.sampling import PlanSettings
 from flows.plans.training_plan import plan_training
 from flows.plans.whole_plan import PlanOptions
 from infra.configuration import load_settings
 from infra.store import Store
+from tests.flows.plans.test_whole_plan import SAMPLE, TRAINING
 from tests.model.made_runs import made_dataset, made_evaluation, made_run
 from tests.model.small_runs import small_training
 from tests.tasks.records import CRAWL
-
-SAMPLE = PlanSettings(sample_shards=1, sample_records=9)
-TRAINING = {
-    "model": {"size": "1b"},
-    "duration": {"tokens": 2_000_000_000},
-    "global_batch_size": 64,
-    "micro_batch_size": 4,
-    "parallel": {"device_memory_gib": 139},
-}
 
 
 def test_an_ablation_is_all_its_trainings(small_crawl: Path, tmp_path: Path):
