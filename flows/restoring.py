@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 
 _PLACES = (
     *(("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")),
-    *(("model_versions", "source"), ("model_versions", "storage_location"), ("logged_model_tags", "tag_value")),
+    *(("model_versions", "source"), ("model_versions", "storage_location")),
+    *(("logged_model_tags", "tag_value"), ("model_version_tags", "value")),
 )
 """Where MLflow's tables name files below the root; of the tags it is `checkpoint.path`."""
 
