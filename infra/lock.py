@@ -3,6 +3,7 @@
 There is nothing to clean up after a kill, and no age from which a lock counts as stale.
 """
 
+import errno
 import fcntl
 import logging
 import os
@@ -48,7 +49,7 @@ def in_use(store: Store, path: str) -> Iterator[None]:
     """Use something that `only_one` may be about to change: with others, and after it is done. `path` as there."""
     descriptor = _open(store, path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)
@@ -71,10 +72,20 @@ def _wait(descriptor: int, what: str, end: float) -> None:
 def _locked(descriptor: int) -> bool:
     """Take the lock if nobody has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _flock(descriptor: int, how: int) -> None:
+    """Lock, where the file system can: Lustre, for one, may be mounted without locks, and work is not refused there."""
+    try:
+        fcntl.flock(descriptor, how)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+        logger.warning("this file system has no locks (%s): see to it that nothing runs twice", error.strerror)
 
 
 def _open(store: Store, path: str) -> int:

@@ -83,8 +83,10 @@ def delivering_alone(store: Store, run: RunRecord) -> Iterator[None]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 time.sleep(0.3)
+            except OSError:  # a file system without locks
+                break
         yield
 
 

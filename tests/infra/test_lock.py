@@ -1,5 +1,7 @@
 """A lock that goes with its holder."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -42,6 +44,18 @@ def test_a_remote_root_is_locked_on_this_machine():
     store = Store("memory://lock-test")
     with only_one(store, "a.lock", "it"), pytest.raises(RunFailed), only_one(Store(store.root), "a.lock", "it"):
         pass
+
+
+def test_a_file_system_without_locks_refuses_no_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def none(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with only_one(Store(str(tmp_path)), "a.lock", "it"), in_use(Store(str(tmp_path)), "a.lock"):
+        pass
+    assert "has no locks (Function not implemented)" in caplog.text
 
 
 def test_many_use_what_one_changes(tmp_path: Path):
