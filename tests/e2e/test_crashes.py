@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,6 @@ from tests.e2e.flow_processes import (
     corpus_parameters,
     engine_of,
     is_alive,
-    logs_of,
     processes_of,
     ranks_of,
     rows_of,
@@ -97,8 +97,8 @@ def test_a_killed_part_of_a_training(stack: Stack, part: str) -> None:
     reached, kept = len(rows_of(stack, name)), checkpoints_of(stack, name)[-1]
     print(f"\n{part}: {ended} after {seconds:.1f} s, all gone {gone:.1f} s later, step {reached}, checkpoint {kept}")
     assert kept == reached if part == "engine" else kept == reached // 100 * 100
-    if part == "engine":  # the worker reports it once more after some seconds, which would end a Retry
-        until(lambda: any("as crashed" in line for line in logs_of(stack, flow_run)), "the worker's report", 60)
+    if part == "engine":
+        time.sleep(15)  # Prefect's worker may report the crash once more some seconds later, which would end a Retry
     run_again(stack, flow_run)
     assert [row["step"] for row in rows_of(stack, name)] == list(range(1, STEPS + 1))
 
