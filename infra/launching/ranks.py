@@ -77,12 +77,17 @@ class RankOutput:
         )
 
     def _first_failure(self) -> tuple[int | None, int]:
-        """Rank and exit code under torchrun's heading "Root Cause (first observed failure)"."""
+        """Rank and exit code under torchrun's heading "Root Cause (first observed failure)".
+
+        Each node's agent has one of its own: a rank that was killed comes before those that missed it.
+        """
         lines = list(self._agent)
         heading = next((n for n, line in enumerate(lines) if line.startswith("Root Cause")), len(lines))
         ranks = [int(found[1]) for line in lines[heading:] if (found := _FIRST_FAILURE.match(line))]
         codes = [int(found[1]) for line in lines[heading:] if (found := _EXIT_CODE.match(line))]
-        return (ranks[0], codes[0]) if ranks and codes else (None, 0)
+        found = list(zip(ranks, codes, strict=False))
+        killed = [(rank, code) for rank, code in found if code < 0 and code != -signal.SIGTERM]
+        return next(iter([*killed, *found]), (None, 0))
 
 
 def _ending(code: int) -> str:

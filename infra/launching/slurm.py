@@ -206,13 +206,17 @@ class SlurmLauncher:
         jobs = [(spec, job) for spec in specs if (job := load_job(spec, "slurm")) and state(job.id) in LIVING]
         for spec, job in jobs:
             _tell(job, spec)
-        end = time.monotonic() + max((spec.grace_seconds for spec in specs), default=0) + 5
         try:
-            while any(state(job.id) in LIVING for _, job in jobs) and time.monotonic() < end:
-                time.sleep(self._settings.poll_seconds)
+            self._await_all(jobs, max((spec.grace_seconds for spec in specs), default=0) + 5)
         finally:
             if jobs:
                 ask(["scancel", *(job.id for _, job in jobs)])
+        self._await_all(jobs, _KILL_SECONDS)
+
+    def _await_all(self, jobs: Sequence[tuple[JobSpec, JobRecord]], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while any(state(job.id) in LIVING for _, job in jobs) and time.monotonic() < end:
+            time.sleep(self._settings.poll_seconds)
 
     def _has_ended(self, job: str, lines: "JobLines", seconds: float) -> bool:
         end = time.monotonic() + seconds
@@ -248,7 +252,9 @@ def _stop_files(spec: JobSpec, job: JobRecord) -> list[Path]:
 
 def _tell(job: JobRecord, spec: JobSpec) -> None:
     """Have ranks write a checkpoint and end, of all jobs of an array; those that wait for their turn end at once."""
-    _stop_files(spec, job)[-1].touch()
+    if (asked := _stop_files(spec, job)[-1]).exists():
+        return  # a second SIGTERM would have agents leave their ranks alone
+    asked.touch()
     number = job.id.partition("_")[0]
     ask(["scancel", "--state=PENDING", number])
     ask(["scancel", "--state=RUNNING", "--signal=TERM", number])

@@ -26,7 +26,7 @@ from infra.launching.slurm import SlurmLauncher
 from infra.manifest import DatasetManifest
 from infra.store import Store
 from model.config import CheckpointSettings
-from model.run import RunRecord, finished_training, prepare_run
+from model.run import RunRecord, finished_training, prepare_run, read_metrics
 from tasks.config import CorpusSettings
 from tasks.heldout import HeldoutSettings
 from tasks.quality.families import QualitySignalSettings
@@ -216,9 +216,13 @@ def test_several_jobs_are_one_array_and_run_at_once(dataset) -> None:
 def test_an_array_is_cancelled_as_a_whole(dataset) -> None:
     store, runs = dataset[0], [prepared(dataset, f"whole-{n}", steps=100_000) for n in range(3)]
     specs, launcher = [spec_of(store, run) for run in runs], SlurmLauncher(TWO_AT_ONCE)
-    lines: list[str] = []
+
+    def stop_when_both_train(_: str) -> None:
+        if all(len(read_metrics(store.local_path(run.folder))) >= 3 for run in runs[:2]):
+            raise KeyboardInterrupt
+
     with pytest.raises(KeyboardInterrupt), launcher.handed_in(specs):
-        launcher.run(specs[0], once(lines, "step 3", raise_interrupt))
+        launcher.run(specs[0], stop_when_both_train)
     assert not subprocess.run(["squeue", "-h"], capture_output=True, text=True, check=True).stdout
     assert [bool(checkpoints(store, run)) for run in runs] == [True, True, False], "the third waited"
     assert checkpoints(store, runs[0])[-1] >= 3
@@ -277,7 +281,8 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_goes_on(dataset) ->
         assert len(ranks) == 4, [each.info for each in ranks]
         os.kill(ranks[-1].pid, signal.SIGKILL)
 
-    with pytest.raises(RunFailed, match=r"rank \d was killed by SIGKILL"):
+    # Where another node's rank fails first because of it, Slurm may end the job before the killed one is told of.
+    with pytest.raises(RunFailed, match=r"rank \d was killed by SIGKILL|Connection closed by peer"):
         SlurmLauncher(SETTINGS).run(spec_of(store, run), once(lines, "step 3", kill_a_rank))
     SlurmLauncher(SETTINGS).run(spec_of(store, run), lines.append)
     assert finished_training(store, run) is not None

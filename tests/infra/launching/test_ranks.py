@@ -1,6 +1,8 @@
 """What is made of the lines of ranks."""
 
-from infra.launching.ranks import redact, secrets_of
+import signal
+
+from infra.launching.ranks import RankOutput, redact, secrets_of
 
 
 def test_redaction_leaves_other_text_alone() -> None:
@@ -24,3 +26,12 @@ def test_secrets_are_known_by_the_names_of_variables_and_in_their_urls() -> None
     )
     logins = ("admin:12345678", "12345678", "mill:abcdefgh", "abcdefgh")
     assert known == (*logins, "p%40ssw0rd", "p@ssw0rd", "hijklmnop")
+
+
+def test_a_killed_rank_is_named_before_those_of_other_nodes_that_missed_it() -> None:
+    output = RankOutput(lambda line: None, ())
+    output.take("[rank0]:RuntimeError: Connection closed by peer")
+    for rank, code in ((0, 1), (3, -signal.SIGKILL)):
+        for line in ("Root Cause (first observed failure):", f"  rank      : {rank}", f"  exitcode  : {code} (pid: 7)"):
+            output.take(line)
+    assert "rank 3 was killed by SIGKILL" in str(output.failure("the job ended"))
