@@ -4,13 +4,14 @@ The folder is the truth and MLflow a view of it. A delivery can be stopped anywh
 of the run or a later one: MLflow is asked what it has.
 """
 
-import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from infra.cost import Cost
+from infra.errors import RunFailed
+from infra.lock import only_one
 from infra.metric_rows import MetricRows, log_rows
 from infra.store import Store
 from infra.system_metrics import SystemMetrics
@@ -77,16 +78,9 @@ def deliver_rest(store: Store, run: RunRecord, tracked: TrackedRun) -> None:
 @contextmanager
 def delivering_alone(store: Store, run: RunRecord) -> Iterator[None]:
     """Wait, for a minute at most, until no other process delivers the run: one of a killed launch may still do so."""
-    with store.local_path(f"{run.folder}/tracking.lock").open("a") as lock:
-        end = time.monotonic() + _LOCK_SECONDS
-        while time.monotonic() < end:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.3)
-            except OSError:  # a file system without locks
-                break
+    with ExitStack() as held:
+        with suppress(RunFailed):  # a row that is told twice is better than one that is not
+            held.enter_context(only_one(store, f"{run.folder}/tracking.lock", "delivering the run", _LOCK_SECONDS))
         yield
 
 

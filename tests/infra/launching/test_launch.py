@@ -116,8 +116,6 @@ def test_killed_launcher_leaves_nothing_behind(tmp_path) -> None:
     )
     script = f"""
 from infra.launching.launch import JobSpec, LocalLauncher
-from infra.lock import only_one
-from infra.store import Store
 LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lambda line: print(line, flush=True))
 """
     launcher = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -148,8 +146,6 @@ def test_the_next_job_of_a_folder_waits_for_ranks_whose_launcher_was_killed(tmp_
     spec = job(tmp_path, body, processes=1).model_copy(update=update)
     script = f"""
 from infra.launching.launch import JobSpec, LocalLauncher
-from infra.lock import only_one
-from infra.store import Store
 LocalLauncher().run(JobSpec.model_validate_json({spec.model_dump_json()!r}), lambda line: print(line, flush=True))
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as launcher:
