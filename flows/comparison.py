@@ -85,6 +85,14 @@ def compare(
 
 def compare_runs(store: Store, runs: Sequence[str], settings: ComparisonSettings, environment: Environment) -> Compared:
     """What the flow does, without Prefect; BadInput for fewer than two runs, and for one without evaluation."""
+    made = comparison_report.publish(store, compared(store, runs, settings), environment)
+    page = str(store.local_path(f"{made.folder}/comparison.html").absolute())
+    logger.info("compare: %s", page)
+    return Compared(comparison=made, page=page)
+
+
+def compared(store: Store, runs: Sequence[str], settings: ComparisonSettings) -> Comparison:
+    """The comparison alone, published nowhere; BadInput as of the flow."""
     if len(runs) < 2:
         raise BadInput(
             f"{len(runs)} runs to compare",
@@ -93,17 +101,13 @@ def compare_runs(store: Store, runs: Sequence[str], settings: ComparisonSettings
         )
     found = [_find(store, run) for run in runs]
     labels = _labels([each.contender for each in found])
-    made = Comparison(
+    return Comparison(
         name=settings.name or _name(labels),
         settings=settings,
         runs=tuple(_shown(each, label) for each, label in zip(found, labels, strict=True)),
         tables=compared_tables([each.contender for each in found], settings),
         curves=grown([curve for each, label in zip(found, labels, strict=True) for curve in _curves(each, label)]),
     )
-    made = comparison_report.publish(store, made, environment)
-    page = str(store.local_path(f"{made.folder}/comparison.html").absolute())
-    logger.info("compare: %s", page)
-    return Compared(comparison=made, page=page)
 
 
 def alone(store: Store, run: RunRecord, step: int) -> Comparison:

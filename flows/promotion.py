@@ -124,8 +124,7 @@ def promote_run(store: Store, run: str, promotion: PromotionSettings, environmen
         registry.drop("candidate", version)
         return Promotion(verdict=Verdict.load(store, path), champion=champion, url=run_url(tracked))
     registry.nominate(version)
-    other = champion if champion is not None and champion.version != version.version else None
-    verdict = judge(candidate, None if other is None else _champion(store, registry, other), promotion)
+    verdict = _judged(store, registry, candidate, champion, promotion)
     verdict.save(store, path)
     _publish(registry, tracked, version, verdict, candidate.record.step)
     if verdict.promoted:
@@ -134,11 +133,41 @@ def promote_run(store: Store, run: str, promotion: PromotionSettings, environmen
     return Promotion(verdict=verdict, champion=registry.at("champion"), url=run_url(tracked))
 
 
+def foreseen(store: Store, run: str, promotion: PromotionSettings, environment: Environment) -> Verdict:
+    """What the flow would say now; nothing is registered, and BadInput is that of the flow."""
+    store, record, _ = open_run_folder(find_run(store, run))
+    candidate = evaluated(store, record, promotion.step)
+    checkpoint = _checkpoint(store, candidate)
+    if not _has_registry(store, environment):
+        return judge(candidate, None, promotion)
+    registry = open_registry(store, environment, promotion.model)
+    if (version := registry.of_checkpoint(checkpoint.digest)) is not None:
+        candidate = _with_version(candidate, version)
+    return _judged(store, registry, candidate, registry.at("champion"), promotion)
+
+
+def _judged(
+    store: Store,
+    registry: Registry,
+    candidate: Contender,
+    champion: ModelVersion | None,
+    promotion: PromotionSettings,
+) -> Verdict:
+    """The candidate beside the champion, unless that is itself."""
+    other = champion if champion is not None and champion.version != candidate.version else None
+    return judge(candidate, None if other is None else _champion(store, registry, other), promotion)
+
+
+def _has_registry(store: Store, environment: Environment) -> bool:
+    """Whether there is one; none is made by asking."""
+    return environment.mlflow_tracking_uri is not None or not store.is_local or store.exists("mlflow.db")
+
+
 def champion_of(environment: Environment, model: str) -> Champion:
     """Which versions the aliases of a model stand for."""
     store = Store(environment.root)
-    if environment.mlflow_tracking_uri is None and store.is_local and not store.exists("mlflow.db"):
-        return Champion(model=model, versions={})  # and none is made by asking
+    if not _has_registry(store, environment):
+        return Champion(model=model, versions={})
     registry = open_registry(store, environment, model)
     aliases: tuple[Alias, ...] = ("champion", "previous", "candidate")
     found = {alias: registry.at(alias) for alias in aliases}

@@ -71,7 +71,7 @@ class Registry:
                     (file := Path(folder) / path).parent.mkdir(parents=True, exist_ok=True)
                     file.write_bytes(content)
                 self._client.log_model_artifacts(model_id, folder)
-            found = self._of_checkpoint(checkpoint.digest)
+            found = self.of_checkpoint(checkpoint.digest)
             version = found.version if found else self._make_version(run, checkpoint, model_id)
         self.annotate(version, checkpoint.tags)
         return self.version(version)
@@ -102,8 +102,10 @@ class Registry:
         self._client.set_logged_model_tags(model_id, {"mlflow.modelVersions": versions})
         return int(made.version)
 
-    def _of_checkpoint(self, digest: str) -> ModelVersion | None:
-        found = self._client.search_model_versions(f"name = '{self.model}' AND tags.{CHECKPOINT} = '{digest}'")
+    def of_checkpoint(self, digest: str) -> ModelVersion | None:
+        """The version of a checkpoint, if it is registered."""
+        with _Asked(self.tracking_uri):
+            found = self._client.search_model_versions(f"name = '{self.model}' AND tags.{CHECKPOINT} = '{digest}'")
         return min((self._read(each) for each in found), key=lambda each: each.version, default=None)
 
     def version(self, version: int) -> ModelVersion:

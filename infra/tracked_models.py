@@ -8,6 +8,7 @@ It says where the weights are and holds none. A checkpoint is told by the digest
 MLflow takes names with dots and slashes in backticks; in double quotes they find nothing.
 """
 
+import math
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -66,7 +67,10 @@ _OLDEST_FIRST: Mapping[str, Any] = {"field_name": "creation_timestamp", "ascendi
 
 
 def _log_metrics(client: Any, run: TrackedRun, checkpoint: Checkpoint, model: Any) -> None:
-    """Only those that the model does not have yet: each also becomes a point of the run's curves."""
+    """Only those that the model does not have yet: each also becomes a point of the run's curves.
+
+    A database may keep the last digit of a number otherwise.
+    """
     from mlflow.entities import Metric
 
     known = {metric.key: metric.value for metric in model.metrics or ()}
@@ -74,7 +78,7 @@ def _log_metrics(client: Any, run: TrackedRun, checkpoint: Checkpoint, model: An
     metrics = [
         Metric(key, value, now, checkpoint.step, model.model_id, *checkpoint.dataset, run_id=run.run_id)
         for key, value in checkpoint.metrics.items()
-        if known.get(key) != value
+        if key not in known or not math.isclose(known[key], value, rel_tol=1e-12)
     ]
     for start in range(0, len(metrics), _MOST_METRICS):
         client.log_batch(run.run_id, metrics=metrics[start : start + _MOST_METRICS])

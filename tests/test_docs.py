@@ -34,8 +34,8 @@ def test_commands_of_the_readme_mean_something(line: str):
     if (kind := of_its_own.get(given.get("flow", ""))) is not None:
         assert load_settings(kind, kind(), given["config"], list(map(assignment, given["assignments"])))
     elif isinstance(command, SettingsCommand) and command.kind is PipelineSettings:
-        own_of_plan = ("flow", "sample_shards", "sample_records", "seventy_billion", "device", "mfu", "measure")
-        for own in ("as_json", "tokens_per_second", *own_of_plan):
+        own_of_plan = ("flow", "runs", "sample_shards", "sample_records", "seventy_billion", "device", "mfu", "measure")
+        for own in ("as_json", "tokens_per_second", "measure", *own_of_plan):
             given.pop(own, None)
         assert gather(name, **given)
 

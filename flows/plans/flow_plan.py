@@ -2,8 +2,8 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import Literal
 
+from flows.plans import Planned
 from flows.plans.evaluation_plan import CHOICES, ITEM_TOKENS, EvaluationPlan
 from flows.plans.planning import Plan
 from flows.plans.training_left import TrainingLeft
@@ -14,10 +14,6 @@ from infra.errors import BadInput
 from infra.settings import Settings
 from infra.store import Store
 from model.estimates.memory import GIB, usable
-
-Planned = Literal[
-    "crawl_to_model", "build_corpus", "refresh_corpus", "train_tokenizer", "pretrain", "evaluate", "ablate"
-]
 
 
 class FlowPlan(Settings):

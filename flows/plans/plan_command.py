@@ -1,21 +1,35 @@
 """`gristmill plan FLOW`: what a flow will take and cost, before it runs."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from flows.ablations.settings import AblationSettings
-from flows.command_line import SettingsCommand, exit_with, gather, prepare, print_json, settings_options
-from flows.commands import TokenizerOptions
+from flows.command_line import (
+    SettingsCommand,
+    exit_with,
+    gather,
+    join,
+    prepare,
+    print_json,
+    settings_options,
+)
+from flows.commands import CompareOptions, PromoteOptions, RetainOptions, TokenizerOptions
+from flows.plans import Planned
 from flows.refreshes.settings import RefreshOptions
 from infra.configuration import assignment, load_settings
 from infra.errors import BadInput
 
-FLOWS = ("crawl_to_model", "build_corpus", "refresh_corpus", "train_tokenizer", "pretrain", "evaluate", "ablate")
-Own = TypeVar("Own", AblationSettings, RefreshOptions, TokenizerOptions)
+if TYPE_CHECKING:
+    from flows.plans.flow_plan import FlowPlan
+    from flows.plans.whole_plan import PlanOptions
+
+FLOWS = get_args(Planned)
+Own = TypeVar("Own", AblationSettings, CompareOptions, PromoteOptions, RefreshOptions, RetainOptions, TokenizerOptions)
 _OPTIONS = (
     click.argument("flow", type=click.Choice(FLOWS), default="build_corpus", required=False, metavar="[FLOW]"),
+    click.argument("runs", nargs=-1, metavar="[RUN ...]"),
     *settings_options(),
     click.option("--sample-shards", type=click.IntRange(1), default=2, show_default=True, help="Shards to measure on."),
     click.option(
@@ -32,45 +46,74 @@ _OPTIONS = (
 def plan(as_json: bool, **given: Any) -> None:
     """Say what a flow will take before it runs: time, bytes, memory, machines, money.
 
-    FLOW is crawl_to_model, build_corpus (the default), refresh_corpus, train_tokenizer, pretrain, evaluate or ablate;
-    compare and promote take seconds, and retain has a dry run. A corpus is measured on a sample of its source; what is
-    there already is taken off. Prices and a budget are settings, such as environment.cost.gpu_hour=2.5. Exit code 1:
-    the flow would be refused.
+    FLOW is crawl_to_model, build_corpus (the default), refresh_corpus, train_tokenizer, pretrain, evaluate, ablate,
+    compare, promote or retain; RUN is for compare and promote. A corpus is measured on a sample of its source; what
+    is there already is taken off. Of a promotion the verdict is told, of a retention what would be deleted. Prices and
+    a budget are settings, such as environment.cost.gpu_hour=2.5. Exit code 1: the flow would be refused.
     """
     exit_with(lambda: _plan(as_json, **given), as_json)
 
 
-def _plan(as_json: bool, flow: str, seventy_billion: bool, **given: Any) -> None:
+def _plan(as_json: bool, seventy_billion: bool, **given: Any) -> None:
     if seventy_billion:
         return _show_seventy_billion(as_json)
-    from flows.plans.ablation_plan import plan_ablation
-    from flows.plans.sampling import PlanSettings
-    from flows.plans.tokenizer_plan import plan_tokenizer
-    from flows.plans.whole_plan import PlanOptions, plan_pipeline, plan_refresh
     from flows.plans.whole_plan_text import render_flow
 
-    sample = PlanSettings(sample_shards=given.pop("sample_shards"), sample_records=given.pop("sample_records"))
-    stated = {name: given.pop(name) for name in ("device", "mfu", "tokens_per_second")}
-    options = PlanOptions(sample=sample, measure_steps=given.pop("measure"), **stated)
-    if flow == "ablate":
-        ablation = _own_settings(AblationSettings, **given)
-        prepare(ablation)
-        made = plan_ablation(ablation, options)
-    elif flow == "refresh_corpus":
-        refresh = _own_settings(RefreshOptions, **given)
-        prepare(refresh)
-        made = plan_refresh(refresh.refresh, refresh.environment, options)
-    elif flow == "train_tokenizer":
-        chosen = _own_settings(TokenizerOptions, **given)
-        made = plan_tokenizer(chosen.dataset, chosen.tokenizer, chosen.measured_bytes, chosen.environment)
-    else:
-        chosen = gather("plan", **given)
-        prepare(chosen)
-        made = plan_pipeline(flow, chosen, options)  # pyright: ignore[reportArgumentType]  # click has checked it
+    made = _made(**given)
     print_json(made) if as_json else click.echo(render_flow(made))
     if made.refused:
         raise SystemExit(1)
     return None
+
+
+def _made(flow: Planned, runs: tuple[str, ...], **given: Any) -> "FlowPlan":
+    """The plan of a flow; BadInput for runs where the flow takes none, or another number of them."""
+    if runs and flow not in ("compare", "promote"):
+        raise BadInput(f"{flow} of {', '.join(runs)}", "only compare and promote are of runs", "Leave them out")
+    from flows.plans.sampling import PlanSettings
+    from flows.plans.whole_plan import PlanOptions, plan_pipeline
+
+    sample = PlanSettings(sample_shards=given.pop("sample_shards"), sample_records=given.pop("sample_records"))
+    stated = {name: given.pop(name) for name in ("device", "mfu", "tokens_per_second")}
+    options = PlanOptions(sample=sample, measure_steps=given.pop("measure"), **stated)
+    if flow in ("crawl_to_model", "build_corpus", "pretrain", "evaluate"):
+        chosen = gather("plan", **given)
+        prepare(chosen)
+        return plan_pipeline(flow, chosen, options)
+    return _with_own_settings(flow, runs, options, given)
+
+
+def _with_own_settings(
+    flow: Planned, runs: tuple[str, ...], options: "PlanOptions", given: dict[str, Any]
+) -> "FlowPlan":
+    """The plan of a flow whose settings are not those of the chain."""
+    from flows.plans.ablation_plan import plan_ablation
+    from flows.plans.rehearsal import plan_comparison, plan_promotion, plan_retention
+    from flows.plans.tokenizer_plan import plan_tokenizer
+    from flows.plans.whole_plan import plan_refresh
+
+    if flow == "ablate":
+        return plan_ablation(_own_settings(AblationSettings, **given), options)
+    if flow == "refresh_corpus":
+        refresh = _own_settings(RefreshOptions, **given)
+        return plan_refresh(refresh.refresh, refresh.environment, options)
+    if flow == "train_tokenizer":
+        tokenizer = _own_settings(TokenizerOptions, **given)
+        return plan_tokenizer(tokenizer.dataset, tokenizer.tokenizer, tokenizer.measured_bytes, tokenizer.environment)
+    if flow == "compare":
+        compared = _own_settings(CompareOptions, **given)
+        return plan_comparison(runs, compared.comparison, compared.environment)
+    if flow == "promote":
+        promoted = join(_own_settings(PromoteOptions, **given))
+        return plan_promotion(_only(runs), promoted.promotion, promoted.environment)
+    retained = _own_settings(RetainOptions, **given)
+    return plan_retention(retained.retention, retained.environment)
+
+
+def _only(runs: tuple[str, ...]) -> str:
+    if len(runs) != 1:
+        raise BadInput(f"{len(runs)} runs to promote", "it is one", "Name it: `gristmill plan promote RUN`")
+    return runs[0]
 
 
 def _own_settings(
@@ -83,7 +126,9 @@ def _own_settings(
         raise BadInput(option, "it is of the chain from crawl to model", "Name the setting by --set or --config")
     given = [assignment(text) for text in assignments]
     given += [("environment.root", root)] if root is not None else []
-    return load_settings(kind, kind(), config, given)
+    chosen = load_settings(kind, kind(), config, given)
+    prepare(chosen)
+    return chosen
 
 
 def _show_seventy_billion(as_json: bool) -> None:

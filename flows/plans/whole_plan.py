@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from flows.config import PipelineSettings
+from flows.plans import Planned
 from flows.plans.evaluation_plan import EvaluationPlan, plan_evaluation
-from flows.plans.flow_plan import FlowPlan, Planned, summed
+from flows.plans.flow_plan import FlowPlan, summed
 from flows.plans.planning import Plan, make_plan
 from flows.plans.sampling import PlanSettings
 from flows.plans.training_left import TrainingLeft, is_evaluated, steps_done, training_left

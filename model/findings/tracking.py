@@ -38,7 +38,11 @@ def deliver_evaluation(
     names = [f"{run.dataset}/{run.dataset_version}", *record.settings.held_out]
     measured = [load_dataset(store, *name.split("/")) for name in dict.fromkeys(names)]
     log_inputs(client, tracked.run_id, [used_dataset(store, each, "evaluation") for each in measured])
-    log_metrics(tracked, record.step, evaluation_metrics(record))
+    checkpoint = checkpoint_of(store, run, record.step)
+    if checkpoint is None:
+        log_metrics(tracked, record.step, evaluation_metrics(record))
+    else:
+        log_checkpoint(client, tracked, checkpoint)  # metrics of a logged model are its run's too
     tables = {
         "benchmarks.json": benchmark_rows(record),
         "heldout.json": heldout_rows(record),
@@ -49,6 +53,4 @@ def deliver_evaluation(
             log_table(tracked, rows, path, record.step)
     describe_run(tracked, evaluation_page(record, tokens))
     log_file(tracked, store.local_path(evaluation_path(run, record.step)), "evaluations")
-    if (checkpoint := checkpoint_of(store, run, record.step)) is not None:
-        log_checkpoint(client, tracked, checkpoint)
     client.log_metric(tracked.run_id, EVALUATED, tokens, step=record.step)

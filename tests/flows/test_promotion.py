@@ -3,22 +3,19 @@
 import json
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
-from flows.promotion import Promotion, champion_of, evaluated, promote_run, take_back
+from flows.promotion import Promotion, champion_of, evaluated, foreseen, promote_run, take_back
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.store import Store
-from infra.tracking import TrackedRun, open_run
-from model.config import TrainingSettings
+from infra.tracking import TrackedRun
 from model.findings.contender import Contender
 from model.findings.verdict import PromotionSettings, Verdict
-from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch, prepare_run
-from tests.model.findings.contenders import DATASET, ITEMS, contender, rights
-from tests.model.small_runs import small_training
+from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch
+from tests.flows.evaluated_runs import trained
+from tests.model.findings.contenders import DATASET, ITEMS
 
 
 @pytest.fixture(scope="module")
@@ -31,32 +28,6 @@ def store(environment: Environment) -> Store:
     store = Store(environment.root)
     DATASET.save(store, f"{DATASET.folder}/manifest.json")
     return store
-
-
-def trained(
-    store: Store, name: str, share: float, step: int = 30, bits_per_byte: float = 2.0, contaminated: int = 0
-) -> RunRecord:
-    """A run whose checkpoint of a step is evaluated; it is tracked in MLflow."""
-    run = prepare_run(store, DATASET, name, training(name))
-    if load_launch(store, run).tracked is None:
-        LaunchRecord(tracked=open_run(store, None, "tests", name)).save(store, f"{run.folder}/launch.json")
-    made = contender({"piqa": rights(share)}, bits_per_byte, run=run, step=step)
-    path = evaluation_path(run, step)
-    made.record.save(store, path)
-    folder = store.local_path(path.removesuffix(".json"))
-    folder.mkdir(exist_ok=True)
-    pq.write_table(made.scores, folder / "scores.parquet")
-    pq.write_table(made.items, folder / "items.parquet")
-    if contaminated:
-        found = {"task": ["piqa"] * 3, "item": pa.array([0, 1, 2], pa.int32()), "documents": [contaminated, 0, 1]}
-        (folder / "contamination").mkdir()
-        pq.write_table(pa.table(found), folder / "contamination" / "items.parquet")
-    store.write_bytes(f"{run.folder}/checkpoints/step-{step:08d}/meta.json", f'{{"{name}": {step}}}'.encode())
-    return run
-
-
-def training(name: str) -> TrainingSettings:
-    return small_training(seed=sum(name.encode()))
 
 
 def promote(store: Store, environment: Environment, run: str, **settings: object) -> Promotion:
@@ -83,8 +54,11 @@ def test_from_first_champion_to_rollback(store, environment) -> None:
     assert promote(store, environment, "first", model="whole") == found, "twice is once"
 
     worse = trained(store, "worse", 0.3)
+    foreseen_of_worse = foreseen(store, "worse", PromotionSettings(model="whole"), environment)
+    assert versions(environment, "whole") == {"champion": 1}, "to foresee changes nothing"
     refused = promote(store, environment, "worse", model="whole")
     assert not refused.verdict.promoted
+    assert refused.verdict == foreseen_of_worse.model_copy(update={"candidate_version": 2})
     assert (refused.verdict.champion, refused.verdict.champion_version) == (
         f"{first.folder.removeprefix('runs/')} at step 30",
         1,
@@ -100,6 +74,7 @@ def test_from_first_champion_to_rollback(store, environment) -> None:
     assert {alias: each.version for alias, each in back.versions.items()} == {"champion": 1}
     with pytest.raises(BadInput, match="no champion before"):
         take_back(environment, "whole", "again")
+    assert "was taken back" in foreseen(store, "better", PromotionSettings(model="whole"), environment).text()
     returning = promote(store, environment, "better", model="whole")
     assert not returning.verdict.promoted
     assert "was taken back" in returning.text()

@@ -135,8 +135,12 @@ def test_layouts_measure_alike(store, dataset, trained, tracked, benchmarks, tmp
 
     from mlflow.tracking import MlflowClient
 
-    run = MlflowClient(tracked.tracking_uri).get_run(tracked.run_id)
+    client = MlflowClient(tracked.tracking_uri)
+    run = client.get_run(tracked.run_id)
     assert run.data.metrics["heldout/bits_per_byte"] == pytest.approx(one.bits_per_byte.trained)
+    told = client.get_metric_history(tracked.run_id, "heldout/bits_per_byte")
+    values = sorted({one.bits_per_byte.trained, two.bits_per_byte.trained})
+    assert sorted(each.value for each in told if each.step == 30) == pytest.approx(values, rel=1e-15), "none twice"
     assert run.data.metrics["loss"] == read_metrics(store.local_path(trained.folder))[-1]["loss"]
 
 
