@@ -8,12 +8,14 @@ from prefect.runtime import flow_run
 from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
+from flows.jobs import require_trainable
 from flows.outcome import Outcome
 from flows.plans.whole_plan import affordable
-from flows.pretraining import check_training, pretrain
+from flows.pretraining import pretrain
 from flows.reports.reporting import run_report, write_report
 from infra.store import Store
 from model.config import validate_evaluation
+from tasks.tokens.tokenizer import vocabulary_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +23,10 @@ logger = logging.getLogger(__name__)
 @flow(name="crawl_to_model", persist_result=False)
 def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
+    vocabulary_size = vocabulary_of(settings.corpus.tokenizer, Store(settings.environment.root))
+    require_trainable(settings.training, vocabulary_size, settings.dataset.name, settings.environment)
+    validate_evaluation(settings.evaluation, settings.training.model, vocabulary_size)
     environment = affordable("crawl_to_model", settings)
-    if settings.corpus.tokenizer.path is None:  # the vocabulary is known before there is a corpus
-        vocabulary_size = settings.corpus.tokenizer.vocabulary_size
-        check_training(settings.training, vocabulary_size, environment)
-        validate_evaluation(settings.evaluation, settings.training.model, vocabulary_size)
     corpus = build_corpus(settings.corpus, settings.dataset, environment, settings.tracking)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment, settings.tracking)

@@ -9,10 +9,11 @@ from prefect.cache_policies import NO_CACHE
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
+from flows.jobs import job_of
 from flows.live.training_watch import watched_evaluation
 from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
-from flows.pretraining import job_of, launch
+from flows.pretraining import launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
 from flows.runs import find_run
 from infra.environment import Environment
@@ -110,16 +111,14 @@ def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSetti
 
 
 def _afford(run: RunRecord, evaluation: EvaluationSettings, environment: Environment) -> None:
-    """BadInput for an evaluation that costs more than a budget, if one is stated."""
-    if environment.cost.budget is not None:
-        dataset = DatasetSettings(name=run.dataset, version=run.dataset_version)
-        made_with = {"dataset": dataset, "run": run.name, "training": run.training}
-        affordable("evaluate", PipelineSettings(environment=environment, evaluation=evaluation, **made_with))
+    """BadInput for an evaluation that the launcher cannot start, or that costs more than a budget."""
+    dataset = DatasetSettings(name=run.dataset, version=run.dataset_version)
+    made_with = {"dataset": dataset, "run": run.name, "training": run.training}
+    affordable("evaluate", PipelineSettings(environment=environment, evaluation=evaluation, **made_with))
 
 
 def _launch(store: Store, run: RunRecord, settings: EvaluationSettings, environment: Environment) -> None:
     """The settings' file has a name of its own, so that a job that still works for others is told from this one."""
-    environment.launcher.shape(settings.parallel.processes)
     content = settings.model_dump(mode="json")
     path = f"{run.folder}/evaluation-settings-{fingerprint(settings=content)}.json"
     store.write_bytes(path, settings.model_dump_json(indent=1).encode())

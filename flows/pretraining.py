@@ -11,6 +11,7 @@ from prefect.runtime import flow_run
 
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
+from flows.jobs import job_of
 from flows.live.training_watch import watched_training
 from flows.plans.whole_plan import affordable
 from flows.reports.reporting import link_mlflow_run
@@ -23,7 +24,7 @@ from infra.run_description import used_dataset
 from infra.settings import Settings
 from infra.store import Store
 from infra.tracking import Tolerant, TrackedRun, describe_run, ending_with, finish_run, is_open, open_run
-from model.config import ParallelSettings, TrainingSettings, validate_layout
+from model.config import ParallelSettings, TrainingSettings
 from model.delivery import deliver_rest
 from model.run import (
     LaunchRecord,
@@ -38,8 +39,6 @@ from model.run import (
 )
 
 logger = logging.getLogger(__name__)
-_QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-"""Libraries of the harness draw bars, which are no lines of a log."""
 
 
 class Training(Settings):
@@ -136,11 +135,6 @@ def handed_in(wanted: Sequence[Wanted], environment: Environment) -> Iterator[No
         raise
 
 
-def check_training(training: TrainingSettings, vocabulary_size: int, environment: Environment) -> None:
-    """Refuse with BadInput what cannot work, before anything starts; other machines say themselves what they have."""
-    validate_layout(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
-
-
 def track(store: Store, record: RunRecord, environment: Environment, tracking: TrackingSettings) -> TrackedRun:
     """Open the MLflow run of a training run, the same one at every launch, and write down where it is."""
     dataset = f"{record.dataset}/{record.dataset_version}"
@@ -189,16 +183,3 @@ def launch(job: JobSpec, launcher: Launcher, on_line: Callable[[str], None] = lo
     Called directly, never submitted: a cancellation must reach the launcher in the main thread to free the ranks.
     """
     launcher.run(job, on_line=on_line)
-
-
-def job_of(module: str, store: Store, record: RunRecord, processes: int, *arguments: str) -> JobSpec:
-    """The job of a module of `model` that works for a run."""
-    folder = str(store.local_path(record.folder).absolute())
-    return JobSpec(
-        module=module,
-        arguments=(folder, *arguments),
-        processes=processes,
-        environment=_QUIET,
-        grace_seconds=record.training.checkpoint.grace_seconds + 5,
-        folder=folder,
-    )

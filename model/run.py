@@ -187,14 +187,19 @@ def check_run(
 
     This machine's devices and libraries do not count where the ranks run `elsewhere`.
     """
+    require_folder(store, dataset.name)
+    _check_name(name)
+    require_fitting(training, dataset.tokenizer.vocabulary_size, elsewhere=elsewhere)
+
+
+def require_folder(store: Store, dataset: str) -> None:
+    """BadInput for a root that no training can use."""
     if not store.is_local:
         raise BadInput(
             f"root {store.root}",
             "training maps its data into memory and writes checkpoints, which needs a folder of this machine",
-            f"Give a local --root and bring the dataset there: gristmill copy {dataset.name} --from {store.root}",
+            f"Give a local --root and bring the dataset there: gristmill copy {dataset} --from {store.root}",
         )
-    _check_name(name)
-    require_fitting(training, dataset.tokenizer.vocabulary_size, elsewhere=elsewhere)
 
 
 def named_run(store: Store, dataset: DatasetManifest, name: str, training: TrainingSettings) -> RunRecord:

@@ -9,19 +9,21 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from flows.jobs import require_launchable, require_trainable
 from infra.configuration import explain, merged
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest
 from infra.settings import Settings, opened, operational
+from infra.store import Store
 from model.config import (
     EvaluationDuringTraining,
     EvaluationSettings,
     TrainingSettings,
     validate_evaluation,
-    validate_layout,
 )
 from tasks.config import CorpusSettings
+from tasks.tokens.tokenizer import vocabulary_of
 
 _NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
@@ -114,10 +116,12 @@ def check_training(settings: AblationSettings) -> None:
         )
     if evaluation.step is not None:
         raise BadInput(f"evaluation.step = {evaluation.step}", "models are compared at their end", "Leave it out")
-    if settings.base.tokenizer.path is None:
-        vocabulary_size = settings.base.tokenizer.vocabulary_size
-        validate_layout(training_of(settings), vocabulary_size, elsewhere=settings.environment.ranks_elsewhere)
-        validate_evaluation(evaluation, training.model, vocabulary_size)
+    environment, name = settings.environment, f"{settings.name}-{next(iter(settings.variants), '')}"
+    vocabulary_size = vocabulary_of(settings.base.tokenizer, Store(environment.root))
+    made = training_of(settings)
+    require_trainable(made, vocabulary_size, name, environment)
+    validate_evaluation(evaluation, training.model, vocabulary_size)
+    require_launchable(environment, made, training.parallel.processes, evaluation.parallel.processes)
 
 
 def training_of(settings: AblationSettings, seed: int = 1, held_out: Sequence[str] = ()) -> TrainingSettings:

@@ -9,13 +9,14 @@ from flows.plans.flow_plan import FlowPlan, summed
 from flows.plans.planning import Plan, make_plan
 from flows.plans.training_left import evaluations_until, is_evaluated, same_measures, steps_done, training_left
 from flows.plans.training_plan import TrainingPlan, plan_training
-from flows.plans.whole_plan import PlanOptions, choose_rate, during_training, vocabulary_of
+from flows.plans.whole_plan import PlanOptions, choose_rate, during_training
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, load_dataset
 from infra.store import Store
 from model.config import EvaluationSettings, TrainingSettings
 from model.run import named_run
 from tasks.config import CorpusSettings
+from tasks.tokens.tokenizer import vocabulary_of
 
 
 def plan_ablation(settings: AblationSettings, options: PlanOptions) -> FlowPlan:

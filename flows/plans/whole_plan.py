@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from flows.config import PipelineSettings
+from flows.jobs import require_launchable
 from flows.plans import Planned
 from flows.plans.evaluation_plan import EvaluationPlan, plan_evaluation
 from flows.plans.flow_plan import FlowPlan, summed
@@ -26,9 +27,7 @@ from model.data.sources import blend_tokens, blended, pass_tokens
 from model.estimates.devices import this_device
 from model.estimates.rate import Rate, earlier_rate
 from model.run import RunRecord, named_run
-from tasks.inputs import find
-from tasks.tokens.tokenizer import TokenizerSettings
-from tasks.tokens.tokenizer_import import import_tokenizer
+from tasks.tokens.tokenizer import vocabulary_of
 
 
 class PlanOptions(Settings):
@@ -114,15 +113,15 @@ def refuse(plan: FlowPlan) -> None:
 
 
 def affordable(flow: Planned, settings: PipelineSettings) -> Environment:
-    """Plan a flow if a budget is stated; BadInput where its plan refuses it, or the launcher its numbers of processes.
+    """Plan a flow if a budget is stated; BadInput where its plan refuses it, or the launcher could not start its jobs.
 
     Returns the environment for the flow's parts, which the plan has covered: without a budget of their own.
     """
-    environment = settings.environment
+    environment, training, evaluation = settings.environment, settings.training.parallel, settings.evaluation.parallel
     if flow in ("crawl_to_model", "pretrain"):
-        environment.launcher.shape(settings.training.parallel.processes)
+        require_launchable(environment, settings.training, training.processes)
     if flow in ("crawl_to_model", "evaluate"):
-        environment.launcher.shape(settings.evaluation.parallel.processes)
+        require_launchable(environment, settings.training, evaluation.processes)
     if environment.cost.budget is None:
         return environment
     refuse(plan_pipeline(flow, settings, PlanOptions()))
@@ -167,13 +166,6 @@ def _data(settings: PipelineSettings, store: Store, corpus: Plan | None) -> _Dat
     tokens = blend_tokens(blended(store, found, data), data)
     there = found if corpus is None or corpus.complete else None
     return _Data(found.tokenizer.vocabulary_size, tokens, found.tokens("heldout"), there)
-
-
-def vocabulary_of(tokenizer: TokenizerSettings, store: Store) -> int:
-    """Tokens of a vocabulary: of the file that is named, or as many as are to be learned."""
-    if tokenizer.path is None:
-        return tokenizer.vocabulary_size
-    return import_tokenizer(find(tokenizer.path, store), tokenizer.existing).record.vocabulary_size
 
 
 def _run_there(settings: PipelineSettings, dataset: DatasetManifest | None, store: Store) -> RunRecord | None:

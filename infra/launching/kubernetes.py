@@ -38,6 +38,11 @@ class KubernetesLauncher:
     def __init__(self, settings: KubernetesSettings) -> None:
         self._settings = settings
 
+    def check(self, spec: JobSpec) -> None:
+        """See that it fills nodes, that its manifest can be and that something says where the cluster is."""
+        train_job(spec, self._settings, self._settings.shape(spec.processes))
+        TrainJobs(self._settings.namespace)
+
     @contextmanager
     def room(self, spec: JobSpec) -> Iterator[None]:
         """See that no living TrainJob of the folder does something else."""

@@ -61,6 +61,10 @@ class JobResult(Settings):
 class Launcher(Protocol):
     """Runs a job to its end; on any BaseException it stops the job first."""
 
+    def check(self, spec: JobSpec) -> None:
+        """BadInput where such a job could not be started; nothing is, and none of its files need be there yet."""
+        ...
+
     def room(self, spec: JobSpec) -> AbstractContextManager[None]:
         """Around what is written for a job, and its `run`: RunFailed where another one works in the folder."""
         ...
@@ -82,6 +86,9 @@ class LocalLauncher:
 
     def __init__(self) -> None:
         self._lock: int | None = None
+
+    def check(self, spec: JobSpec) -> None:
+        """Any job can be started; what its ranks lack they say."""
 
     @contextmanager
     def room(self, spec: JobSpec) -> Iterator[None]:

@@ -61,6 +61,12 @@ class SlurmLauncher:
     def __init__(self, settings: SlurmSettings) -> None:
         self._settings = settings
 
+    def check(self, spec: JobSpec) -> None:
+        """See that it fills nodes, that Slurm is there and that a job's time lets it write a checkpoint."""
+        self._settings.shape(spec.processes)
+        require_slurm()
+        require_time(spec, self._settings)
+
     def run(self, spec: JobSpec, on_line: Callable[[str], None] = logger.info) -> JobResult:
         """Hand in the job, or find it, and wait for its end; RunFailed (or what its ranks reported) if it ends badly.
 

@@ -51,6 +51,13 @@ class TokenizerSettings(SampleSettings):
     """What the file of an existing tokenizer may leave open."""
 
 
+def vocabulary_of(settings: TokenizerSettings, store: Store) -> int:
+    """Tokens of a vocabulary before there is one: of the file that is named, or as many as are to be learned."""
+    if settings.path is None:
+        return settings.vocabulary_size
+    return import_tokenizer(find(settings.path, store), settings.existing).record.vocabulary_size
+
+
 class TokenizerTraining(Settings):
     """What decides the tokenizer's bytes: its own settings and which documents are held out."""
 

@@ -1,0 +1,70 @@
+"""Jobs of ranks: how those of a run are described, and what is refused before anything starts, a corpus included."""
+
+import logging
+import re
+from urllib.parse import urlsplit
+
+from infra.environment import Environment
+from infra.launching.launch import JobSpec
+from infra.launching.launchers import open_launcher
+from infra.store import Store
+from model.config import TrainingSettings
+from model.estimates.fitting import require_fitting
+from model.run import RunRecord, require_folder
+
+logger = logging.getLogger(__name__)
+_QUIET = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+"""Libraries of the harness draw bars, which are no lines of a log."""
+_OWN = re.compile(r"(.*\.)?localhost|127\..*|::1")
+"""Hosts that are another machine on every machine."""
+
+
+def job_of(module: str, store: Store, record: RunRecord, processes: int, *arguments: str) -> JobSpec:
+    """The job of a module of `model` that works for a run."""
+    return _job(module, store, record.folder, record.training, processes, *arguments)
+
+
+def _job(
+    module: str, store: Store, folder: str, training: TrainingSettings, processes: int, *arguments: str
+) -> JobSpec:
+    whole = str(store.local_path(folder).absolute())
+    return JobSpec(
+        module=module,
+        arguments=(whole, *arguments),
+        processes=processes,
+        environment=_QUIET,
+        grace_seconds=training.checkpoint.grace_seconds + 5,
+        folder=whole,
+    )
+
+
+def require_trainable(training: TrainingSettings, vocabulary_size: int, dataset: str, environment: Environment) -> None:
+    """Refuse with BadInput what cannot work or does not fit, before the dataset is built that is trained on.
+
+    Other machines say themselves what they have.
+    """
+    require_folder(Store(environment.root), dataset)
+    require_fitting(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
+
+
+def require_launchable(environment: Environment, training: TrainingSettings, *processes: int) -> None:
+    """BadInput where the launcher could not start a run's jobs of so many processes; nothing is started."""
+    launcher, store = open_launcher(environment.launcher), Store(environment.root)
+    for each in dict.fromkeys(processes):
+        launcher.check(_job("model.train", store, "runs/run", training, each))
+    if environment.ranks_elsewhere and not _reached(environment.mlflow_tracking_uri):
+        logger.warning(
+            "MLflow is %s, where ranks on other machines cannot tell it anything, or as a file not safely: until a run "
+            "ends it has no curves, and no load of their machines. Set environment.mlflow_tracking_uri to a server's "
+            "address that they reach",
+            environment.mlflow_tracking_uri or "a file under the root",
+        )
+
+
+def _reached(uri: str | None) -> bool:
+    """Whether other machines may reach MLflow."""
+    return uri is not None and "://" in uri and not uri.startswith("sqlite:") and not _OWN.fullmatch(_host(uri))
+
+
+def _host(uri: str) -> str:
+    return urlsplit(uri).hostname or ""
