@@ -4,12 +4,16 @@ import logging
 import re
 from urllib.parse import urlsplit
 
+from flows.plans.flow_plan import free_bytes
+from flows.plans.training_left import steps_done, training_left
 from infra.environment import Environment
+from infra.errors import BadInput
 from infra.launching.launch import JobSpec
 from infra.launching.launchers import open_launcher
 from infra.store import Store
 from model.config import TrainingSettings
 from model.estimates.fitting import require_fitting
+from model.estimates.flops import parameters
 from model.run import RunRecord, require_folder
 
 logger = logging.getLogger(__name__)
@@ -45,6 +49,18 @@ def require_trainable(training: TrainingSettings, vocabulary_size: int, dataset:
     """
     require_folder(Store(environment.root), dataset)
     require_fitting(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
+
+
+def require_disk(store: Store, run: RunRecord) -> None:
+    """BadInput where the checkpoints that a training has still to write do not fit on its disk."""
+    weights, free = parameters(run.training.model, run.vocabulary_size), free_bytes(store)
+    needed = round(training_left(run.training, weights, run.steps, [steps_done(store, run)]).checkpoint_bytes)
+    if free is not None and free < needed:
+        raise BadInput(
+            f"{needed:,} bytes are needed under {store.root} for checkpoints of {run.name}, {free:,} are free",
+            "a training is not started whose checkpoints do not fit",
+            "Make room, or set training.checkpoint.keep to fewer",
+        )
 
 
 def require_launchable(environment: Environment, training: TrainingSettings, *processes: int) -> None:

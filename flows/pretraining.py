@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
-from flows.jobs import job_of
+from flows.jobs import job_of, require_disk
 from flows.live.training_watch import watched_training
 from flows.plans.whole_plan import affordable
 from flows.reports.reporting import link_mlflow_run
@@ -65,6 +65,7 @@ def pretrain(
     record = named_run(store, manifest, run, training)
     if (done := _done(store, record)) is not None:
         return done
+    require_disk(store, record)
     affordable("pretrain", PipelineSettings(environment=environment, dataset=dataset, run=run, training=training))
     launcher = open_launcher(environment.launcher)
     job = job_of("model.train", store, record, training.parallel.processes)

@@ -15,6 +15,9 @@ from infra.settings import Settings
 from infra.store import Store
 from model.estimates.memory import GIB, usable
 
+PRICES = ("gpu_hour", "core_hour", "gigabyte_month", "gigabyte_download")
+"""Settings of what is paid for."""
+
 
 class FlowPlan(Settings):
     """What a flow will take."""
@@ -85,14 +88,14 @@ def summed(
 
 def concluded(plan: FlowPlan, environment: Environment) -> FlowPlan:
     """A plan with what its cost is in money, what is to be noted, and why it would be refused."""
-    money, free = plan.cost.money(environment.cost), _free_bytes(Store(environment.root))
+    money, free = plan.cost.money(environment.cost), free_bytes(Store(environment.root))
     plan = plan.model_copy(update={"money": money, "prices": environment.cost, "free_bytes": free})
     notes = (*plan.notes, *_notes(plan))
     refused = (*_refusals(plan, environment.root), *_unlaunchable(plan, environment))
     return plan.model_copy(update={"notes": notes, "refused": refused})
 
 
-def _free_bytes(store: Store) -> int | None:
+def free_bytes(store: Store) -> int | None:
     """Free space under a root that need not be there yet; None if it is remote."""
     if not store.is_local:
         return None
@@ -120,16 +123,12 @@ def is_processor(device: str) -> bool:
 
 def _notes(plan: FlowPlan) -> Iterator[str]:
     prices, cost = plan.prices, plan.cost
-    used = {
-        "gpu_hour": cost.gpu_hours,
-        "core_hour": cost.core_hours,
-        "gigabyte_month": cost.stored_bytes,
-        "gigabyte_download": cost.downloaded_bytes,
-    }
+    amounts = (cost.gpu_hours, cost.core_hours, cost.stored_bytes, cost.downloaded_bytes)
+    used = dict(zip(PRICES, amounts, strict=True))
     unpriced = [name for name, amount in used.items() if amount and getattr(prices, name) is None]
     if unpriced and len(unpriced) < len([amount for amount in used.values() if amount]):
         yield f"without a price, and in no sum: {', '.join(unpriced)} (environment.cost)"
-    if prices.budget is not None and plan.money is None:
+    if prices.budget is not None and plan.money is None and any(getattr(prices, name) is not None for name in PRICES):
         yield "environment.cost.budget holds for nothing: nothing that is used has a price"
     if any(each.benchmark_tokens for each in (plan.during, plan.evaluation) if each is not None):
         yield f"benchmark items are taken to have {CHOICES} choices of {ITEM_TOKENS} tokens; to generate takes longer"
@@ -143,9 +142,28 @@ def _refusals(plan: FlowPlan, root: str) -> Iterator[str]:
         yield f"{needed:,} bytes are needed under {root}, {plan.free_bytes:,} are free"
     if plan.training is not None and plan.trainings:
         yield from _unfit(plan.training)
-    budget = plan.prices.budget
-    if budget is not None and plan.money is not None and plan.money > budget:
-        yield f"it costs {plan.money:,.2f} {plan.prices.currency}, the budget is {budget:,.2f}"
+    yield from _unpaid(plan)
+
+
+def _unpaid(plan: FlowPlan) -> Iterator[str]:
+    """Why a budget is too small, or says nothing."""
+    prices, budget = plan.prices, plan.prices.budget
+    if budget is None:
+        return
+    if plan.money is not None and plan.money > budget:
+        yield f"it costs {plan.money:,.2f} {prices.currency}, the budget is {budget:,.2f}"
+    elif all(getattr(prices, name) is None for name in PRICES):
+        yield f"environment.cost.budget is {budget:,.2f}, and there are no prices: {', '.join(PRICES)}"
+    elif plan.seconds is None and getattr(prices, _priced_by(plan)) is not None:
+        yield (
+            f"environment.cost.budget is {budget:,.2f}, and the time is unknown that {_priced_by(plan)} is paid for; "
+            "a training's is known with training.peak_tflops or from an earlier run like it"
+        )
+
+
+def _priced_by(plan: FlowPlan) -> str:
+    """The price of the time that may be unknown."""
+    return "core_hour" if plan.training is None or is_processor(plan.training.device) else "gpu_hour"
 
 
 def _unfit(plan: TrainingPlan) -> Iterator[str]:

@@ -36,8 +36,10 @@ _OPTIONS = (
         "--sample-records", type=click.IntRange(1), default=300, show_default=True, help="Records to read of each."
     ),
     click.option("--device", metavar="NAME", help="What is trained on: H200, A100, CPU; this machine's GPU otherwise."),
-    click.option("--mfu", type=click.FloatRange(0, 1), help="Part of the device's peak that training reaches."),
-    click.option("--tokens-per-second", type=click.FloatRange(0), help="Of one device, if you know it."),
+    click.option(
+        "--mfu", type=click.FloatRange(0, 1, min_open=True), help="Part of the device's peak that training reaches."
+    ),
+    click.option("--tokens-per-second", type=click.FloatRange(0, min_open=True), help="Of one device, if you know it."),
     click.option("--measure", type=click.IntRange(4), metavar="STEPS", help="Make some steps here and measure them."),
     click.option("--70b", "seventy_billion", is_flag=True, help="Show layouts of a 70 B model instead."),
 )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from flows.comparison import compared
 from flows.plans import Planned
 from flows.plans.flow_plan import FlowPlan, concluded
+from flows.plans.whole_plan import without_budget
 from flows.promotion import foreseen
 from infra.cost import Cost
 from infra.environment import Environment
@@ -57,5 +58,6 @@ def _rehearsed(flow: Planned, environment: Environment, rehearse: Callable[[], l
         refused = (f"{error.value}: {error.rule}. {error.remedy}",)
     seconds = time.monotonic() - began
     cost = Cost(core_hours=seconds / 3600)
-    plan = concluded(FlowPlan(flow=flow, cost=cost, seconds=seconds, notes=tuple(notes)), environment)
+    made = FlowPlan(flow=flow, cost=cost, seconds=seconds, notes=tuple(notes))
+    plan = concluded(made, without_budget(environment))  # these flows ask for none
     return plan.model_copy(update={"refused": (*refused, *plan.refused)})

@@ -1,5 +1,6 @@
 """What any flow will take before it runs: corpus, training and evaluation, as far as they are not there already."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from model.estimates.devices import this_device
 from model.estimates.rate import Rate, earlier_rate
 from model.run import RunRecord, named_run
 from tasks.tokens.tokenizer import vocabulary_of
+
+logger = logging.getLogger(__name__)
 
 
 class PlanOptions(Settings):
@@ -99,17 +102,23 @@ def choose_rate(
     if options.measure_steps is not None:
         return measured_rate(training, vocabulary_size, options.measure_steps)
     earlier = earlier_rate(store, training, vocabulary_size, known)
-    return earlier or usual_rate(training, device)
+    if earlier is not None:
+        return earlier
+    usual = usual_rate(training, device)
+    here = not elsewhere and known is None
+    return usual.model_copy(update={"source": f"{usual.source}; this machine has no GPU"}) if here else usual
 
 
 def refuse(plan: FlowPlan) -> None:
-    """BadInput for a plan that cannot fit or pay."""
+    """BadInput for a plan that cannot fit or pay; what there is to note of one that can is logged."""
     if plan.refused:
         raise BadInput(
             "; ".join(plan.refused),
             f"{plan.flow} is not started where its plan says that it cannot fit, or costs more than its budget",
             "Change what is named, or environment.cost.budget; `gristmill plan` shows the whole plan",
         )
+    for note in plan.notes:
+        logger.info("%s: %s", plan.flow, note)
 
 
 def affordable(flow: Planned, settings: PipelineSettings) -> Environment:

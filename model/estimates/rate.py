@@ -14,6 +14,7 @@ from infra.settings import Settings
 from infra.store import Store
 from model.config import TrainingSettings
 from model.estimates.flops import body_parameters
+from model.estimates.speed import SpeedSummary
 from model.run import RunRecord, TrainingSummary
 
 logger = logging.getLogger(__name__)
@@ -63,9 +64,16 @@ def earlier_rate(store: Store, training: TrainingSettings, vocabulary_size: int,
     return Rate(
         device=summary.speed.device,
         source=f"{record.folder}, {summary.steps:,} steps",
-        tokens_per_second_per_device=summary.speed.tokens_per_second_per_device,
+        tokens_per_second_per_device=_while_training(summary.speed),
         memory_gib=summary.speed.memory_gib,
     )
+
+
+def _while_training(speed: SpeedSummary) -> float:
+    """Tokens per second of a device without the time of evaluations, which plans count by themselves."""
+    every = sum(speed.seconds.values())
+    rest = every - speed.seconds.get("evaluation", 0.0)
+    return speed.tokens_per_second_per_device * (every / rest if rest > 0 else 1.0)
 
 
 def _runs(store: Store) -> Iterator[tuple[RunRecord, TrainingSummary, float]]:

@@ -1,18 +1,24 @@
 """What is refused before anything starts: trainings that cannot work or do not fit, jobs that cannot be handed in."""
 
 import base64
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.ablations.settings import AblationSettings, check_training
-from flows.config import PipelineSettings
+from flows.config import DatasetSettings, PipelineSettings
 from flows.end_to_end import crawl_to_model
-from flows.jobs import require_launchable, require_trainable
+from flows.jobs import require_disk, require_launchable, require_trainable
+from flows.pretraining import pretrain
 from infra.environment import Environment
 from infra.errors import BadInput
-from model.config import ModelSettings, TrainingSettings
+from infra.store import Store
+from model.config import CheckpointSettings, Duration, ModelSettings, TrainingSettings
+from model.estimates.flops import parameters
+from model.run import named_run
+from tests.model.made_runs import made_dataset
 
 ELSEWHERE = Environment.model_validate({"launcher": {"kind": "slurm"}})
 RANKS = "".join(f"{base64.b64encode(bytes([byte])).decode()} {byte}\n" for byte in range(256))
@@ -48,6 +54,23 @@ def test_what_does_not_fit_is_refused_before_a_corpus_is_built(tmp_path: Path, p
 def test_a_root_that_no_training_can_use_is_refused_before_a_corpus_is_built():
     with pytest.raises(BadInput, match="needs a folder of this machine"):
         crawl_to_model.fn(PipelineSettings.model_validate({"environment": {"root": "memory://mill"}}))
+
+
+def test_checkpoints_that_do_not_fit_on_the_disk_are_refused_before_a_training(tmp_path: Path):
+    store, free = Store(str(tmp_path)), shutil.disk_usage(tmp_path).free
+    training = TrainingSettings.model_validate(
+        {"model": {"size": "150m"}, "duration": {"steps": 10**6}, "checkpoint": {"every_steps": 1, "keep": None}}
+    )
+    dataset = made_dataset(store, "corpus", 10_000, 100)
+    record = named_run(store, dataset, "model", training)
+    assert 14 * parameters(training.model, 400) * record.steps > free, "a disk of petabytes"
+    environment = Environment(root=str(tmp_path))
+    with pytest.raises(BadInput, match=r"are needed under .* for checkpoints of model"):
+        pretrain.fn(DatasetSettings(name="corpus"), "model", training, environment)
+    few = {"checkpoint": CheckpointSettings(every_steps=1000, keep=1), "duration": Duration(steps=1)}
+    require_disk(
+        store, named_run(store, dataset, "model", TrainingSettings(model=ModelSettings(hidden_size=64), **few))
+    )
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,19 @@ def test_a_budget_that_is_enough_is_not_asked_for_again(tmp_path: Path):
     assert environment.cost.gpu_hour == 3.0
 
 
+def test_a_budget_that_cannot_be_judged_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with pytest.raises(BadInput, match="there are no prices: gpu_hour, core_hour"):
+        affordable("pretrain", pipeline(tmp_path, {"budget": 10_000.0}))
+    prices = {"core_hour": 1.0, "budget": 10_000.0}
+    unknown, other = PlanOptions(device="CPU"), PlanOptions(device="NVIDIA RTX A6000")
+    (said,) = plan_pipeline("pretrain", pipeline(tmp_path, prices), unknown).refused
+    assert "the time is unknown that core_hour is paid for" in said
+    assert not plan_pipeline("pretrain", pipeline(tmp_path, prices), other).refused, "its GPUs cost nothing"
+    with caplog.at_level("INFO"):
+        affordable("pretrain", pipeline(tmp_path, prices))
+    assert "holds for nothing" in caplog.text
+
+
 def test_the_command_says_so_by_its_exit_code(tmp_path: Path):
     given = ["--root", str(tmp_path), "--device", "H200", "--set", "training.model=1b", "--preset", "cc-en"]
     prices = ["--set", "environment.cost.gpu_hour=2", "--set", "environment.cost.budget=0.5", "--json"]
@@ -106,6 +119,8 @@ def test_the_command_says_so_by_its_exit_code(tmp_path: Path):
     assert FlowPlan.model_validate_json(answer.stdout).refused
     assert CliRunner().invoke(main, ["plan", "pretrain", *given]).exit_code == 0
     assert CliRunner().invoke(main, ["plan", "--70b", "--json"]).exit_code == 0
+    assert CliRunner().invoke(main, ["plan", "pretrain", *given, "--mfu", "0"]).exit_code == 2
+    assert CliRunner().invoke(main, ["plan", "pretrain", *given, "--tokens-per-second", "0"]).exit_code == 2
 
 
 def test_an_unknown_rate_is_said_to_be_unknown(tmp_path: Path):
