@@ -15,11 +15,10 @@ from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
 from flows.pretraining import launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
-from flows.runs import find_run
+from flows.runs import chosen_run, measured_step
 from infra.environment import Environment
-from infra.errors import BadInput
 from infra.launching.launchers import open_launcher
-from infra.manifest import DatasetManifest, fingerprint, load_dataset
+from infra.manifest import fingerprint
 from infra.settings import Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
@@ -30,9 +29,6 @@ from model.run import (
     RunRecord,
     evaluation_folder,
     evaluation_path,
-    finished_training,
-    named_run,
-    open_run_folder,
     trained_tokens,
 )
 from tasks.phrases.contamination import ContaminationRecord, ContaminationSettings
@@ -65,15 +61,8 @@ def evaluate(
     """
     progress.let_through()
     store = Store(environment.root)
-    record, manifest = _run(store, run, training, dataset)
-    summary = finished_training(store, record)
-    step = evaluation.step or (summary.steps if summary else None)
-    if step is None or not store.exists(f"{record.folder}/run.json"):
-        raise BadInput(
-            f"run {record.folder}",
-            "it must be trained before it is evaluated, or the step of a checkpoint be named (evaluation.step)",
-            "Run `gristmill pretrain`",
-        )
+    record, manifest = chosen_run(store, run, training, dataset)
+    step = measured_step(store, record, evaluation)
     validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
     if (found := _measured(store, record, step, evaluation)) is None:
         _afford(record, evaluation, environment)
@@ -84,18 +73,6 @@ def evaluate(
     page = publish_evaluation(store, record, found, trained_tokens(store, record, step))
     _show(found)
     return Evaluation(run=record, record=found, page=store.full_path(page))
-
-
-def _run(
-    store: Store, run: str, training: TrainingSettings | None, dataset: DatasetSettings | None
-) -> tuple[RunRecord, DatasetManifest]:
-    """A run by its name alone, or by what it was made with, which need not fit the machines that evaluate it."""
-    if training is None:
-        _, record, manifest = open_run_folder(find_run(store, run))
-        return record, manifest
-    chosen = dataset or DatasetSettings()
-    manifest = load_dataset(store, chosen.name, chosen.version)
-    return named_run(store, manifest, run, training), manifest
 
 
 def _measured(store: Store, run: RunRecord, step: int, settings: EvaluationSettings) -> EvaluationRecord | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
-from flows.config import PipelineSettings
+from flows.config import DatasetSettings, PipelineSettings
 from flows.jobs import require_launchable
 from flows.plans import Planned
 from flows.plans.evaluation_plan import EvaluationPlan, plan_evaluation
@@ -18,6 +18,7 @@ from flows.plans.training_plan import DEVICE, TrainingPlan, plan_training, usual
 from flows.plans.trial import measured_rate
 from flows.refreshes.refreshing import upcoming
 from flows.refreshes.settings import RefreshSettings
+from flows.runs import chosen_run, measured_step
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, load_dataset
@@ -51,6 +52,9 @@ class PlanOptions(Settings):
 
 def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOptions) -> FlowPlan:
     """Plan crawl_to_model or a flow that is a part of it."""
+    run = None
+    if flow == "evaluate":
+        run, settings = _measured_run(settings)
     environment, training = settings.environment, settings.training
     corpora: list[Plan] = []
     if flow in ("crawl_to_model", "build_corpus"):
@@ -63,7 +67,7 @@ def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOption
     trained = plan_training(
         training, data.vocabulary_size, train_tokens=data.train_tokens, rate=rate, elsewhere=elsewhere
     )
-    run = _run_there(settings, data.manifest, store)
+    run = run or _run_there(settings, data.manifest, store)
     done = [] if flow == "evaluate" else [0 if run is None else steps_done(store, run)]
     left = training_left(training, trained.weights, trained.steps, done)
     made = summed(
@@ -175,6 +179,15 @@ def _data(settings: PipelineSettings, store: Store, corpus: Plan | None) -> _Dat
     tokens = blend_tokens(blended(store, found, data), data)
     there = found if corpus is None or corpus.complete else None
     return _Data(found.tokenizer.vocabulary_size, tokens, found.tokens("heldout"), there)
+
+
+def _measured_run(settings: PipelineSettings) -> tuple[RunRecord, PipelineSettings]:
+    """The run that is evaluated, and the settings that it was made with; BadInput as of the flow."""
+    store = Store(settings.environment.root)
+    run, _ = chosen_run(store, settings.run, settings.training, settings.dataset)
+    measured_step(store, run, settings.evaluation)
+    dataset = DatasetSettings(name=run.dataset, version=run.dataset_version)
+    return run, settings.model_copy(update={"run": run.name, "training": run.training, "dataset": dataset})
 
 
 def _run_there(settings: PipelineSettings, dataset: DatasetManifest | None, store: Store) -> RunRecord | None:

@@ -207,6 +207,10 @@ def test_an_evaluation_has_a_layout_of_its_own(tmp_path: Path):
     settings = of_dataset(tmp_path, parallel={"processes": 64, "device_memory_gib": 1})
     evaluation = EvaluationSettings.model_validate({"parallel": {"processes": 4, "tensor": 2}})
     settings = settings.model_copy(update={"evaluation": evaluation})
+    with pytest.raises(BadInput, match="it must be trained before"):
+        plan_pipeline("evaluate", settings, STATED)
+    store = Store(str(tmp_path))
+    made_run(store, load_dataset(store, "corpus", None), settings.run, settings.training, (500,))
     plan = plan_pipeline("evaluate", settings, STATED)
     assert not plan.refused, "a run that is finished fits"
     assert plan.seconds == pytest.approx(2 * 3_000 / 3 / 1000 / 4)
@@ -215,6 +219,18 @@ def test_an_evaluation_has_a_layout_of_its_own(tmp_path: Path):
     odd = evaluation.model_copy(update={"parallel": evaluation.parallel.model_copy(update={"tensor": 3})})
     (refused,) = plan_pipeline("evaluate", settings.model_copy(update={"evaluation": odd}), STATED).refused
     assert refused.startswith("evaluation: parallel.processes = 4 with tensor")
+
+
+def test_an_evaluation_is_planned_of_the_run_that_is_named(tmp_path: Path):
+    store, settings = Store(str(tmp_path)), of_dataset(tmp_path)
+    made_run(store, load_dataset(store, "corpus", None), "first", settings.training, (500,))
+    named = PipelineSettings.model_validate({"environment": {"root": str(tmp_path)}, "run": "first"})
+    plan = plan_pipeline("evaluate", named, STATED)
+    assert plan.training is not None
+    assert plan.training.weights == plan_training(settings.training, 400).weights
+    assert plan.cost.gpu_hours > 0
+    with pytest.raises(BadInput, match="runs/other/1-"):
+        plan_pipeline("evaluate", named.model_copy(update={"run": "other"}), STATED)
 
 
 def test_a_blend_is_planned_as_it_is_trained(tmp_path: Path):
