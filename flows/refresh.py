@@ -17,7 +17,8 @@ from prefect.states import Completed
 from flows import progress
 from flows.corpus import build_corpus
 from flows.live.watching import watched_runner
-from flows.refreshes.continuation import Continuation, continue_from_champion, require_champion
+from flows.plans.refresh_plan import affordable_refresh
+from flows.refreshes.continuation import Continuation, continue_from_champion
 from flows.refreshes.refreshing import Refreshed, Refreshing
 from flows.refreshes.settings import RefreshSettings
 from flows.reports.change_report import publish_change_report
@@ -72,8 +73,7 @@ def refresh_corpus(
     progress.let_through()
     store = Store(environment.root)
     with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
-        if refresh.continuation is not None:
-            require_champion(store, environment, refresh.continuation)
+        environment = affordable_refresh(refresh, environment)
         steps = Refreshing(
             store,
             refresh,

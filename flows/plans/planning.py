@@ -109,7 +109,7 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
     corpus = corpus.model_copy(update={"source": resolve_source(corpus.source, store)})
     workers, there = _workers(environment), already_made(corpus, store)
     if there.complete:
-        return _nothing_to_do(environment, workers, there)
+        return nothing_to_do(environment, workers, there)
     # One worker of this machine: none disturbs another's measurement, and a remote one could not see our files.
     alone = environment.model_copy(update={"workers": 1, "scheduler": None, "dask": LocalDask(), "shard_retries": 0})
     with _throwaway(store) as folder, open_cluster(alone) as cluster:
@@ -122,7 +122,8 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
         return _plan(measured, environment, store, there.stages)
 
 
-def _nothing_to_do(environment: Environment, workers: int, there: AlreadyMade) -> Plan:
+def nothing_to_do(environment: Environment, workers: int, there: AlreadyMade) -> Plan:
+    """The plan of a corpus whose stages are all there."""
     return Plan(
         root=environment.root,
         workers=workers,
