@@ -22,6 +22,7 @@ from infra.report import printable
 from infra.retained import MARK, Retained
 from infra.settings import Settings
 from infra.store import Store, StoredFile
+from infra.throwaway import left_over, remove_left_over
 from tasks.config import STAGES
 from tasks.duplicates.dedup import DEDUP
 from tasks.duplicates.repeats import TRIM
@@ -69,6 +70,8 @@ class Retention(Settings):
     """Folders and files that others could read and must not; they cannot any more."""
     links: tuple[str, ...]
     """Links where a stage was expected; what is behind them was left alone."""
+    plans: tuple[str, ...] = ()
+    """Folders of samples that plans could not remove, which were killed."""
 
     @property
     def bytes(self) -> int:
@@ -84,6 +87,7 @@ class Retention(Settings):
         ]
         lines += [f"  {each.folder}  {each.bytes:,} bytes, made {each.made_at[:10]}" for each in self.stages]
         lines += [f"Texts of examples {would}taken out of {path}" for path in self.reports]
+        lines += [f"Sample of a plan that was killed, {would}deleted: {path}" for path in self.plans]
         lines += [f"Readable by others{'' if self.dry_run else ' until now'}: {path}" for path in self.readable]
         lines += [f"Left alone, because it is a link: {path}" for path in self.links]
         return printable("\n".join(lines))
@@ -94,9 +98,11 @@ def retain_texts(store: Store, settings: RetentionSettings, now: datetime) -> Re
     folders, links = _stage_folders(store)
     before = now - timedelta(days=settings.older_than_days)
     chosen = [old for folder in folders if (old := _old_texts(store, folder, before)) is not None]
+    plans = left_over(store, now)
     if not settings.dry_run:
         for old in chosen:
             _delete(store, old, settings, now)
+        remove_left_over(store, now)
     return Retention(
         dry_run=settings.dry_run,
         older_than_days=settings.older_than_days,
@@ -104,6 +110,7 @@ def retain_texts(store: Store, settings: RetentionSettings, now: datetime) -> Re
         reports=tuple(_clear_reports(store, settings, before, now)),
         readable=tuple(_close(store, [*folders, *_other_folders(store)], settings.dry_run)),
         links=tuple(links),
+        plans=tuple(each.name for each in plans),
     )
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from infra.cluster import Cluster
-from infra.manifest import ShardRecord, StageManifest
+from infra.manifest import DatasetManifest, ShardRecord, StageManifest
 from infra.settings import Settings
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.pipeline import measure, pinned_corpus, refine
+from tasks.pipeline import measure, pinned_corpus, refine, remeasured
 from tasks.stage import ShardTask, Stage, StageRunner, finished_shard
 
 
@@ -62,13 +62,17 @@ class _Looker(StageRunner):
         raise _WorkLeft
 
 
-def already_made(corpus: CorpusSettings, store: Store) -> AlreadyMade:
-    """Look for the stages of a corpus, its source resolved; BadInput as a run would raise it for the same settings."""
+def already_made(corpus: CorpusSettings, store: Store, origin: DatasetManifest | None = None) -> AlreadyMade:
+    """Look for the stages of a corpus, its source resolved; BadInput as a run would raise it for the same settings.
+
+    With an `origin` those that would come after the signals of that dataset.
+    """
     if not store.exists("stages"):  # a root that nobody has used stays as it is, without a list of the crawl's shards
         return AlreadyMade(stages=(), complete=False)
     looker, settings = _Looker(store, cast("Cluster", None)), pinned_corpus(corpus, store)
     try:
-        refine(looker, measure(looker, settings), settings)
+        build = measure(looker, settings) if origin is None else remeasured(looker, settings, origin)
+        refine(looker, build, settings)
     except _WorkLeft:
         return AlreadyMade(stages=tuple(looker.found), complete=False)
     return AlreadyMade(stages=tuple(looker.found), complete=True)

@@ -26,7 +26,7 @@ def _sources(plan: Plan) -> Iterator[str]:
 def _network(plan: Plan) -> Iterator[str]:
     net = plan.network
     if net.requests == 0:
-        yield "Network: nothing is downloaded over HTTP"
+        yield "Network: nothing is downloaded"
         return
     yield f"Network: {size(net.bytes)} in {net.requests:,.0f} requests, {net.expected_retries:,.0f} of them retries"
     speed = "unknown" if net.bytes_per_second is None else f"{size(net.bytes_per_second)}/s a stream"

@@ -3,10 +3,8 @@
 import logging
 import math
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from datetime import UTC, datetime
 
 from dask.system import CPU_COUNT
 
@@ -21,6 +19,7 @@ from infra.environment import Environment
 from infra.manifest import StageManifest
 from infra.settings import Settings
 from infra.store import Store
+from infra.throwaway import remove_left_over, throwaway
 from tasks.config import CorpusSettings
 from tasks.sources.fetch import FETCH
 from tasks.sources.transport import is_http
@@ -107,12 +106,13 @@ def make_plan(corpus: CorpusSettings, environment: Environment, plan: PlanSettin
     """Measure a sample and say what the whole will take. BadInput as a run would raise it for the same settings."""
     store = Store(environment.root)
     corpus = corpus.model_copy(update={"source": resolve_source(corpus.source, store)})
-    workers, there = _workers(environment), already_made(corpus, store)
+    workers, there = workers_of(environment), already_made(corpus, store)
     if there.complete:
         return nothing_to_do(environment, workers, there)
     # One worker of this machine: none disturbs another's measurement, and a remote one could not see our files.
     alone = environment.model_copy(update={"workers": 1, "scheduler": None, "dask": LocalDask(), "shard_retries": 0})
-    with _throwaway(store) as folder, open_cluster(alone) as cluster:
+    remove_left_over(store, datetime.now(UTC))
+    with throwaway(store) as folder, open_cluster(alone) as cluster:
         sampler = Sampler(cluster, corpus, plan)
         warming = sampler.run(Store(str(folder / "warming")), plan.sample_records, warming=True)
         large = sampler.run(Store(str(folder / "large")), plan.sample_records)
@@ -140,7 +140,7 @@ def nothing_to_do(environment: Environment, workers: int, there: AlreadyMade) ->
     )
 
 
-def _left(stages: Sequence[StagePlan], there: Sequence[StageThere]) -> Iterator[StagePlan]:
+def stages_left(stages: Sequence[StagePlan], there: Sequence[StageThere]) -> Iterator[StagePlan]:
     """What is left to do of each stage; one of which some shards are done has the others still before it."""
     done = {name: [each for each in there if each.stage == name] for name in {each.stage for each in there}}
     for planned in stages:
@@ -155,21 +155,13 @@ def _left(stages: Sequence[StagePlan], there: Sequence[StageThere]) -> Iterator[
         del known[:1]
 
 
-def _workers(environment: Environment) -> int:
+def workers_of(environment: Environment) -> int:
+    """Workers that the stages of a corpus would have."""
     if environment.scheduler is None:
         here = isinstance(environment.dask, LocalDask)
         return environment.workers or CPU_COUNT if here else environment.dask.most_workers
     with open_cluster(environment) as cluster:
         return max(cluster.workers, 1)
-
-
-@contextmanager
-def _throwaway(store: Store) -> Iterator[Path]:
-    """A folder under the root, on the disk that the run will use; elsewhere if the root is remote."""
-    if store.is_local:
-        store.make_folder("")
-    with tempfile.TemporaryDirectory(prefix=".plan-", dir=store.local_path("") if store.is_local else None) as name:
-        yield Path(name)
 
 
 def _shares(one: Pass, sampler: Sampler) -> dict[str, float]:
@@ -183,19 +175,13 @@ def _shares(one: Pass, sampler: Sampler) -> dict[str, float]:
 
 def _plan(measured: Extrapolation, environment: Environment, store: Store, there: Sequence[StageThere]) -> Plan:
     network = _network(measured)
-    if any(each.stage == FETCH.name and each.done for each in there):
-        network = _NO_NETWORK
     stages = measured.stages()
     # However many workers there are, the servers' limits hold.
     stages[0] = stages[0].model_copy(update={"seconds": max(stages[0].seconds, network.seconds_at_limits)})
-    stages = list(_left(stages, there))
+    stages = list(stages_left(stages, there))
+    network = network_left(network, there)
     tokens = next((each for each in measured.passes[-1].manifests if each.stage == TOKENIZATION.name), None)
-    totals = Totals(
-        disk_bytes=sum(each.disk_bytes for each in stages),
-        cpu_seconds=round(sum(each.cpu_seconds for each in stages), 1),
-        seconds=round(sum(each.seconds for each in stages), 1),
-        peak_worker_bytes=max(each.peak_worker_bytes for each in stages),
-    )
+    totals = total(stages)
     free = shutil.disk_usage(store.local_path("")).free if store.is_local else None
     return Plan(
         root=environment.root,
@@ -210,6 +196,16 @@ def _plan(measured: Extrapolation, environment: Environment, store: Store, there
         free_bytes=free,
         assumptions=tuple(_assumptions(measured, stages)),
         warnings=tuple(_warnings(measured, totals, free)),
+    )
+
+
+def total(stages: Sequence[StagePlan]) -> Totals:
+    """The sums over stages."""
+    return Totals(
+        disk_bytes=sum(each.disk_bytes for each in stages),
+        cpu_seconds=round(sum(each.cpu_seconds for each in stages), 1),
+        seconds=round(sum(each.seconds for each in stages), 1),
+        peak_worker_bytes=max((each.peak_worker_bytes for each in stages), default=0),
     )
 
 
@@ -243,18 +239,21 @@ def _sources(measured: Extrapolation) -> tuple[SourcePlan, ...]:
 
 
 def _network(measured: Extrapolation) -> NetworkPlan:
-    """The crawl's share of the work, where it comes over HTTP; refusals go by requests, breaks by bytes."""
+    """What comes from elsewhere, the server's limits for the crawl's share of it.
+
+    Refusals go by requests and breaks by bytes; only our own client, for HTTP, counts them, and its waiting.
+    """
     source = measured.corpus.source
-    if source.crawl is None or not is_http(source.base_url):
+    remote = [each for each in measured.strata if comes_from_elsewhere(each.name, measured.corpus)]
+    if not remote:
         return _NO_NETWORK
-    crawl = next(each for each in measured.strata if each.name == source.crawl)
-    size = crawl.bytes * measured.part_wanted(crawl)
+    wanted = {each.name: each.bytes * measured.part_wanted(each) for each in remote}
+    size, shards = sum(wanted.values()), sum(len(each.shards) for each in remote)
     fetched, resumed = max(measured.total("bytes_fetched"), 1), measured.total("http_resumed")
     refused = measured.total("http_retries") - resumed
-    retries = len(crawl.shards) * refused / len(crawl.chosen) + size * resumed / fetched
-    requests = 1 + len(crawl.shards) + retries
-    limits = source.transport
-    waited = measured.total("network_ms") / 1000
+    retries = shards * refused / sum(len(each.chosen) for each in remote) + size * resumed / fetched
+    requests, waited = 1 + shards + retries, measured.total("network_ms") / 1000
+    limits, own = source.transport, wanted.get(str(source.crawl), 0.0) if is_http(source.base_url) else 0.0
     return NetworkPlan(
         bytes=round(size),
         requests=round(requests),
@@ -262,9 +261,31 @@ def _network(measured: Extrapolation) -> NetworkPlan:
         bytes_per_second=round(fetched / waited) if waited else None,
         seconds_at_speed=round(measured.network_seconds / min(measured.workers, measured.shards), 1),
         seconds_at_limits=round(
-            max(requests / (limits.requests_per_second or math.inf), size / (limits.bytes_per_second or math.inf)), 1
-        ),
+            max(requests / (limits.requests_per_second or math.inf), own / (limits.bytes_per_second or math.inf)), 1
+        )
+        if own
+        else 0.0,
     )
+
+
+def comes_from_elsewhere(stratum: str, corpus: CorpusSettings) -> bool:
+    """Whether the crawl, or the collection of a name, comes over the network."""
+    if stratum == corpus.source.crawl:
+        return _is_elsewhere(corpus.source.base_url)
+    return any(_is_elsewhere(path) for each in corpus.collections if each.name == stratum for path in each.paths)
+
+
+def _is_elsewhere(url: str) -> bool:
+    return "://" in url and not url.startswith(("file://", "local://"))
+
+
+def network_left(network: NetworkPlan, there: Sequence[StageThere]) -> NetworkPlan:
+    """What is left of it where some shards were fetched already."""
+    part = 1 - next((each.shards_done / each.shards for each in there if each.stage == FETCH.name), 0.0)
+    if part in (0, 1):
+        return network if part else _NO_NETWORK
+    names = ("bytes", "requests", "expected_retries", "seconds_at_speed", "seconds_at_limits")
+    return network.model_copy(update={name: round(part * getattr(network, name), 1) for name in names})
 
 
 def _assumptions(measured: Extrapolation, stages: Sequence[StagePlan]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from flows.plans import Planned
 from flows.plans.evaluation_plan import EvaluationPlan, plan_evaluation
 from flows.plans.flow_plan import FlowPlan, summed
 from flows.plans.planning import Plan, make_plan
+from flows.plans.rebuild_plan import plan_rebuild
 from flows.plans.sampling import PlanSettings
 from flows.plans.training_left import TrainingLeft, is_evaluated, steps_done, training_left
 from flows.plans.training_plan import DEVICE, TrainingPlan, plan_training, usual_rate
@@ -56,7 +57,12 @@ def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOption
     environment, training = settings.environment, settings.training
     corpora: list[Plan] = []
     if flow in ("crawl_to_model", "build_corpus"):
-        corpora.append(make_plan(settings.corpus, environment, options.sample))
+        rebuild = settings.dataset.rebuild
+        corpora.append(
+            make_plan(settings.corpus, environment, options.sample)
+            if rebuild is None
+            else plan_rebuild(settings.corpus, rebuild, environment)
+        )
     if flow == "build_corpus":
         return summed(flow, environment, corpora)
     store, elsewhere = Store(environment.root), environment.ranks_elsewhere

@@ -206,3 +206,14 @@ def test_a_memory_store_is_retained_too() -> None:
     found = retain_texts(store, MONTH, LATER)
     assert [each.files for each in found.stages] == [1]
     assert [each.path for each in store.files("stages")] == ["stages/fetch/0123456789ab/retained.json"]
+
+
+def test_what_a_killed_plan_left_goes(tmp_path: Path) -> None:
+    sample, store = tmp_path / ".plan-1" / "pages.arrow", Store(str(tmp_path))
+    sample.parent.mkdir()
+    sample.write_text(PERSONAL)
+    assert retain_texts(store, MONTH, datetime.now(UTC)).plans == ()
+    assert ".plan-1" in retain_texts(store, RetentionSettings(dry_run=True), LATER).text()
+    assert sample.exists()
+    assert retain_texts(store, MONTH, LATER).plans == (".plan-1",)
+    assert not sample.parent.exists()

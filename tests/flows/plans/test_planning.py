@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from flows.cli import main
+from flows.plans.cached import StageThere
 from flows.plans.estimates import Estimate, StagePlan, files_bytes
 from flows.plans.flow_plan import FlowPlan
 from flows.plans.plan_text import render, size, time
-from flows.plans.planning import Plan, disk_warning, make_plan
+from flows.plans.planning import NetworkPlan, Plan, comes_from_elsewhere, disk_warning, make_plan, network_left
 from flows.plans.sampling import PlanSettings, evenly
 from infra.cluster import Cluster
 from infra.environment import Environment
@@ -217,6 +218,27 @@ def test_the_network_is_planned_under_the_limits(busy_mirror: str, shared_data: 
     assert network.seconds_at_limits == pytest.approx(sum(sizes) / 4e6, abs=0.1)
     assert stages(planned)["fetch"].seconds >= network.seconds_at_limits
     assert planned.warnings == ()  # a server of this machine needs no contact address
+
+
+def test_what_is_fetched_already_is_not_fetched_again() -> None:
+    whole = NetworkPlan(
+        bytes=1000, requests=11, expected_retries=0, bytes_per_second=5, seconds_at_speed=200, seconds_at_limits=20
+    )
+    half = network_left(whole, [StageThere(stage="fetch", shards=10, shards_done=5)])
+    assert (half.bytes, half.requests, half.seconds_at_speed, half.bytes_per_second) == (500, 5.5, 100, 5)
+    assert network_left(whole, [StageThere(stage="fetch", shards=10, shards_done=10)]).requests == 0
+    assert network_left(whole, []) == whole
+
+
+@pytest.mark.parametrize(
+    ("base", "path", "elsewhere"),
+    [("https://data.example", "a.jsonl", [True, False]), ("/data", "s3://bucket/*.jsonl", [False, True])],
+)
+def test_all_that_comes_over_the_network_is_counted(base: str, path: str, elsewhere: list[bool]) -> None:
+    own = CollectionSettings(name="own", paths=(path,), format="jsonl")
+    settings = corpus(base).model_copy(update={"collections": (own,)})
+    assert [comes_from_elsewhere(each, settings) for each in (CRAWL, "own")] == elsewhere
+    assert comes_from_elsewhere(CRAWL, corpus("s3://bucket"))
 
 
 def test_a_plan_reads_well(plan: Plan) -> None:
