@@ -8,13 +8,12 @@ from prefect.runtime import flow_run
 from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
-from flows.jobs import require_trainable
+from flows.jobs import require_measurable, require_trainable
 from flows.outcome import Outcome
 from flows.plans.whole_plan import affordable
 from flows.pretraining import pretrain
 from flows.reports.reporting import run_report, write_report
 from infra.store import Store
-from model.config import validate_evaluation
 from tasks.tokens.tokenizer import vocabulary_of
 
 logger = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
     vocabulary_size = vocabulary_of(settings.corpus.tokenizer, Store(settings.environment.root))
     require_trainable(settings.training, vocabulary_size, settings.dataset.name, settings.environment)
-    validate_evaluation(settings.evaluation, settings.training.model, vocabulary_size)
+    require_measurable(settings.evaluation, settings.training, vocabulary_size, settings.environment)
     environment = affordable("crawl_to_model", settings)
     corpus = build_corpus(settings.corpus, settings.dataset, environment, settings.tracking)
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from flows import progress
 from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
-from flows.jobs import job_of
+from flows.jobs import job_of, require_measurable
 from flows.live.training_watch import watched_evaluation
 from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
@@ -22,7 +22,7 @@ from infra.manifest import fingerprint
 from infra.settings import Settings
 from infra.store import Store
 from infra.tables_page import as_markdown
-from model.config import EvaluationSettings, TrainingSettings, validate_evaluation
+from model.config import EvaluationSettings, TrainingSettings
 from model.findings.tracking import track_evaluation
 from model.run import (
     EvaluationRecord,
@@ -63,7 +63,7 @@ def evaluate(
     store = Store(environment.root)
     record, manifest = chosen_run(store, run, training, dataset)
     step = measured_step(store, record, evaluation)
-    validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
+    require_measurable(evaluation, record.training, manifest.tokenizer.vocabulary_size, environment)
     if (found := _measured(store, record, step, evaluation)) is None:
         _afford(record, evaluation, environment)
         _launch(store, record, evaluation, environment)

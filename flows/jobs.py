@@ -11,8 +11,8 @@ from infra.errors import BadInput
 from infra.launching.launch import JobSpec
 from infra.launching.launchers import open_launcher
 from infra.store import Store
-from model.config import TrainingSettings
-from model.estimates.fitting import require_fitting
+from model.config import EvaluationSettings, TrainingSettings, validate_evaluation
+from model.estimates.fitting import require_fitting, require_weights
 from model.estimates.flops import parameters
 from model.run import RunRecord, require_folder
 
@@ -51,6 +51,14 @@ def require_trainable(training: TrainingSettings, vocabulary_size: int, dataset:
     require_fitting(training, vocabulary_size, elsewhere=environment.ranks_elsewhere)
 
 
+def require_measurable(
+    evaluation: EvaluationSettings, training: TrainingSettings, vocabulary_size: int, environment: Environment
+) -> None:
+    """Refuse with BadInput an evaluation of a model of a training that cannot work or whose weights do not fit."""
+    validate_evaluation(evaluation, training.model, vocabulary_size)
+    require_weights(training, evaluation.parallel, vocabulary_size, elsewhere=environment.ranks_elsewhere)
+
+
 def require_disk(store: Store, run: RunRecord) -> None:
     """BadInput where the checkpoints that a training has still to write do not fit on its disk."""
     weights, free = parameters(run.training.model, run.vocabulary_size), free_bytes(store)
@@ -79,8 +87,5 @@ def require_launchable(environment: Environment, training: TrainingSettings, *pr
 
 def _reached(uri: str | None) -> bool:
     """Whether other machines may reach MLflow."""
-    return uri is not None and "://" in uri and not uri.startswith("sqlite:") and not _OWN.fullmatch(_host(uri))
-
-
-def _host(uri: str) -> str:
-    return urlsplit(uri).hostname or ""
+    address = urlsplit(uri or "")
+    return address.scheme not in ("", "sqlite", "file") and not _OWN.fullmatch(address.hostname or "")

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from flows.jobs import require_launchable, require_trainable
+from flows.jobs import require_launchable, require_measurable, require_trainable
 from infra.configuration import explain, merged
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -20,7 +20,6 @@ from model.config import (
     EvaluationDuringTraining,
     EvaluationSettings,
     TrainingSettings,
-    validate_evaluation,
 )
 from tasks.config import CorpusSettings
 from tasks.tokens.tokenizer import vocabulary_of
@@ -120,7 +119,7 @@ def check_training(settings: AblationSettings) -> None:
     vocabulary_size = vocabulary_of(settings.base.tokenizer, Store(environment.root))
     made = training_of(settings)
     require_trainable(made, vocabulary_size, name, environment)
-    validate_evaluation(evaluation, training.model, vocabulary_size)
+    require_measurable(evaluation, training, vocabulary_size, environment)
     require_launchable(environment, made, training.parallel.processes, evaluation.parallel.processes)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from flows.config import DatasetSettings, PipelineSettings
-from flows.jobs import require_launchable
+from flows.jobs import require_launchable, require_measurable
 from flows.plans import Planned
 from flows.plans.evaluation_plan import EvaluationPlan, plan_evaluation
 from flows.plans.flow_plan import FlowPlan, summed
@@ -23,7 +23,7 @@ from infra.errors import BadInput
 from infra.manifest import DatasetManifest, load_dataset
 from infra.settings import Settings
 from infra.store import Store
-from model.config import EvaluationSettings, TrainingSettings, validate_evaluation
+from model.config import EvaluationSettings, TrainingSettings
 from model.data.sources import blend_tokens, blended, pass_tokens
 from model.estimates.devices import this_device
 from model.estimates.rate import Rate, earlier_rate
@@ -84,7 +84,9 @@ def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOption
         during=during_training(training, trained, left, [data.heldout_tokens], store),
         evaluation=None if flow == "pretrain" else _evaluation(settings, trained, data, run, store),
     )
-    reasons = () if flow == "pretrain" else _unworkable(settings.evaluation, training, data.vocabulary_size)
+    reasons = (
+        () if flow == "pretrain" else _unworkable(settings.evaluation, training, data.vocabulary_size, environment)
+    )
     return made.model_copy(update={"refused": (*reasons, *made.refused)})
 
 
@@ -129,10 +131,9 @@ def affordable(flow: Planned, settings: PipelineSettings) -> Environment:
     Returns the environment for the flow's parts, which the plan has covered: without a budget of their own.
     """
     environment, training, evaluation = settings.environment, settings.training.parallel, settings.evaluation.parallel
-    if flow in ("crawl_to_model", "pretrain"):
-        require_launchable(environment, settings.training, training.processes)
-    if flow in ("crawl_to_model", "evaluate"):
-        require_launchable(environment, settings.training, evaluation.processes)
+    jobs = {"crawl_to_model": (training, evaluation), "pretrain": (training,), "evaluate": (evaluation,)}.get(flow)
+    if jobs is not None:
+        require_launchable(environment, settings.training, *(each.processes for each in jobs))
     if environment.cost.budget is None:
         return environment
     refuse(plan_pipeline(flow, settings, PlanOptions()))
@@ -221,10 +222,12 @@ def _evaluation(
     return plan_evaluation(wanted, trained, [data.heldout_tokens], times=times, processes=processes, store=store)
 
 
-def _unworkable(settings: EvaluationSettings, training: TrainingSettings, vocabulary_size: int) -> tuple[str, ...]:
+def _unworkable(
+    settings: EvaluationSettings, training: TrainingSettings, vocabulary_size: int, environment: Environment
+) -> tuple[str, ...]:
     """Why an evaluation cannot work."""
     try:
-        validate_evaluation(settings, training.model, vocabulary_size)
+        require_measurable(settings, training, vocabulary_size, environment)
     except BadInput as error:
         return (f"evaluation: {error.value}: {error.rule}",)
     return ()

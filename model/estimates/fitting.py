@@ -32,6 +32,20 @@ def require_fitting(training: TrainingSettings, vocabulary_size: int, *, elsewhe
         raise BadInput(error.value, error.rule, "\n  ".join([error.remedy, *lines])) from None
 
 
+def require_weights(
+    training: TrainingSettings, parallel: ParallelSettings, vocabulary_size: int, *, elsewhere: bool = False
+) -> None:
+    """Refuse with BadInput to evaluate where the weights of a training's model alone leave no room on a device."""
+    available = device_memory(parallel, elsewhere=elsewhere)
+    weights = estimate_memory(training.model_copy(update={"parallel": parallel}), vocabulary_size).weights
+    if available is not None and weights > usable(available):
+        raise BadInput(
+            f"evaluation: {weights / GIB:.1f} GiB of weights on each device",
+            f"a device of {available / GIB:.0f} GiB has room for {usable(available) / GIB:.1f} GiB of tensors",
+            "Raise evaluation.parallel.processes, and tensor or pipeline with it",
+        )
+
+
 def _alternatives(
     training: TrainingSettings, vocabulary_size: int, room: float | None, *, elsewhere: bool
 ) -> list[str]:

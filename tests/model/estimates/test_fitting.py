@@ -7,8 +7,9 @@ import pytest
 
 from infra.errors import BadInput
 from model.config import TrainingSettings, validate_layout
-from model.estimates.fitting import nearest, require_fitting
+from model.estimates.fitting import nearest, require_fitting, require_weights
 from model.estimates.memory import GIB, estimate_memory, usable
+from model.settings.layout import ParallelSettings
 from tests.model.small_runs import layout, small_training
 
 LLAMA_VOCABULARY = 128_256
@@ -24,6 +25,14 @@ def refusal(training: TrainingSettings, vocabulary_size: int = LLAMA_VOCABULARY)
     with pytest.raises(BadInput) as refused:
         require_fitting(training, vocabulary_size)
     return refused.value
+
+
+def test_an_evaluation_has_room_for_the_weights_at_least() -> None:
+    training = TrainingSettings.model_validate({"model": {"size": "70b"}, "dtype": "bfloat16"})
+    one, eight = ({"processes": n, "tensor": n, "device_memory_gib": 80} for n in (1, 8))
+    require_weights(training, ParallelSettings.model_validate(eight), LLAMA_VOCABULARY)
+    with pytest.raises(BadInput, match="GiB of weights on each device"):
+        require_weights(training, ParallelSettings.model_validate(one), LLAMA_VOCABULARY)
 
 
 def test_a_layout_that_does_not_divide_names_those_that_do() -> None:
