@@ -128,7 +128,8 @@ def _notes(plan: FlowPlan) -> Iterator[str]:
     unpriced = [name for name, amount in used.items() if amount and getattr(prices, name) is None]
     if unpriced and len(unpriced) < len([amount for amount in used.values() if amount]):
         yield f"without a price, and in no sum: {', '.join(unpriced)} (environment.cost)"
-    if prices.budget is not None and plan.money is None and any(getattr(prices, name) is not None for name in PRICES):
+    priced = any(getattr(prices, name) is not None for name in PRICES)
+    if prices.budget is not None and plan.money is None and priced and any(amounts):
         yield "environment.cost.budget holds for nothing: nothing that is used has a price"
     if any(each.benchmark_tokens for each in (plan.during, plan.evaluation) if each is not None):
         yield f"benchmark items are taken to have {CHOICES} choices of {ITEM_TOKENS} tokens; to generate takes longer"

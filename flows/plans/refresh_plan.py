@@ -24,8 +24,11 @@ def plan_refresh(refresh: RefreshSettings, environment: Environment, options: Pl
     """Plan a refresh: every version that it would make now, and what it would train then."""
     store, settings = Store(environment.root), refresh.continuation
     corpora = [make_plan(each, environment, options.sample) for each in upcoming(store, refresh)]
-    if settings is None or not corpora:
+    if settings is None:
         return summed("refresh_corpus", environment, corpora)
+    if not corpora:
+        made = summed("refresh_corpus", environment, corpora)
+        return made.model_copy(update={"notes": (*made.notes, "a training that an earlier refresh left is in no sum")})
     champion, evaluation = _champion(store, environment, settings)
     return plan_continuation(corpora, champion, evaluation, settings, environment, options)
 

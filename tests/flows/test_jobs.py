@@ -92,15 +92,29 @@ def test_jobs_that_no_cluster_takes_are_refused(
     require_launchable(Environment(root=str(tmp_path)), training, 6)
 
 
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of that name, which nobody runs."""
+    for name in ("sbatch", "srun", "squeue", "scancel"):
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("slurm")
+def test_a_job_without_time_for_its_checkpoint_is_refused_before_a_corpus_is_built(tmp_path: Path):
+    launcher = {"kind": "slurm", "warning_seconds": 60}
+    settings = {"environment": {"root": str(tmp_path), "launcher": launcher}}
+    with pytest.raises(BadInput, match="warning_seconds = 60"):
+        crawl_to_model.fn(PipelineSettings.model_validate(settings))
+
+
+@pytest.mark.usefixtures("slurm")
 @pytest.mark.parametrize(
     ("uri", "warned"), [(None, True), ("http://mlflow.localhost:5000", True), ("http://mlflow.example:5000", False)]
 )
 def test_an_address_that_nodes_cannot_reach_is_told(
-    tmp_path: Path, uri: str | None, warned: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, uri: str | None, warned: bool, caplog: pytest.LogCaptureFixture
 ):
-    for name in ("sbatch", "srun", "squeue", "scancel"):
-        (tmp_path / name).touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     given = {"root": str(tmp_path), "mlflow_tracking_uri": uri, "launcher": {"kind": "slurm"}}
     require_launchable(Environment.model_validate(given), TrainingSettings(), 1)
     assert ("ranks on other machines" in caplog.text) == warned
