@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -178,9 +179,10 @@ class Store:
     def _create_local(self, path: str, private: bool) -> Iterator[HashingFile]:
         target = self.local_path(path)
         self.make_folder(os.path.dirname(path), private)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+        # Containers and machines that share a folder have processes of the same number.
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
             with open(descriptor, "wb") as raw:
                 yield HashingFile(raw)
                 raw.flush()
