@@ -14,7 +14,7 @@ from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
 from flows.pretraining import job_of, launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
-from flows.runs import find_run
+from flows.runs import find_run, tracked_run
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.launching.launchers import open_launcher
@@ -74,6 +74,7 @@ def evaluate(
             "Run `gristmill pretrain`",
         )
     validate_evaluation(evaluation, record.training.model, manifest.tokenizer.vocabulary_size)
+    tracked_run(store, record, environment)  # ranks and pages go by what it writes down
     if (found := _measured(store, record, step, evaluation)) is None:
         _afford(record, evaluation, environment)
         _launch(store, record, evaluation, environment)

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from fsspec.implementations.local import LocalFileSystem
 
+from infra.address import without_password
 from infra.errors import BadInput, DamagedData, DiskFull
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -74,7 +75,10 @@ class Store:
     """A root folder or fsspec URL; see the module docstring for what it promises."""
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        try:
+            self.root = without_password(root)
+        except ValueError as error:
+            raise BadInput("a root with a password", str(error), "Leave it out of --root and --from") from None
         fs, base = cast("tuple[Any, str]", fsspec.core.url_to_fs(root))
         self._fs: Any = fs
         self._base = base.rstrip("/")

@@ -129,6 +129,12 @@ def test_a_remote_file_has_no_local_path() -> None:
         Store("memory://somewhere").local_path("file")
 
 
+def test_a_root_holds_no_password() -> None:
+    with pytest.raises(BadInput, match="holds no password") as refused:
+        Store("https://someone:hunter2@host/mill")
+    assert "hunter2" not in str(refused.value)
+
+
 def test_paths_for_people_say_where_they_are(tmp_path: Path):
     assert Store(str(tmp_path)).full_path("a/b") == f"{tmp_path}/a/b"
     assert Store("s3://bucket/root/").full_path("a/b") == "s3://bucket/root/a/b"
