@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from flows.backup import (
+    FOUND,
     LOCK,
     RECORD,
     RESTORING,
@@ -91,7 +92,7 @@ def _load(store: Store) -> Backup:
 def _begin(store: Store, backup: Backup) -> Begun:
     """See that everything can be restored, and mark the root as one that is not whole; how far an earlier try came."""
     begun = Begun.load(store, RESTORING) if store.exists(RESTORING) else Begun(time=backup.time)
-    if begun.time != backup.time or (store.names("") and not store.exists(RESTORING)):
+    if begun.time != backup.time or (set(store.names("")) - {FOUND} and not store.exists(RESTORING)):
         raise BadInput(
             f"root {store.root}", "a backup is restored into an empty folder", "Name another root, or move it away"
         )
