@@ -34,14 +34,20 @@ def dump(address: str, target: Path) -> None:
     target.chmod(0o600)
 
 
-def require_restorable(name: str) -> None:
-    """BadInput unless a database can be restored: its address and the programs are there, and it has no table."""
+def require_address(name: str) -> str:
+    """The address of a database that is to be restored; BadInput if it is not in Postgres."""
     if (address := find_address(name)) is None:
         raise BadInput(
             f"the backup of {name} is of Postgres, and {ADDRESSES[name]} is not set to a Postgres database",
             "a database is restored into an empty one of the same kind",
             f"Make an empty database and set {ADDRESSES[name]}",
         )
+    return address
+
+
+def require_restorable(name: str) -> None:
+    """BadInput unless a database can be restored: its address and the programs are there, and it has no table."""
+    address = require_address(name)
     _program("pg_restore")
     if tables := int(_run("psql", address, "--no-psqlrc", "--tuples-only", f"--command={_TABLES}")):
         raise BadInput(
@@ -53,9 +59,7 @@ def require_restorable(name: str) -> None:
 
 def restore_dump(name: str, saved: Path) -> None:
     """Restore an archive into the database that the variable names: whole or not at all."""
-    address = find_address(name)
-    assert address is not None, "that was required before"
-    _run("pg_restore", address, "--no-owner", "--single-transaction", str(saved))
+    _run("pg_restore", require_address(name), "--no-owner", "--single-transaction", str(saved))
 
 
 def _program(name: str) -> str:
