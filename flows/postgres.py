@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from infra.errors import BadInput, RunFailed
 
@@ -17,6 +16,8 @@ ADDRESSES: Mapping[str, str] = {
     "mlflow": "MLFLOW_BACKEND_STORE_URI",
 }
 """The variable with the address of each database."""
+_OPTIONS: Mapping[str, str] = {"ssl": "sslmode"}
+"""Options of asyncpg, which Prefect uses, by their names in libpq."""
 _TABLES = (
     "SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
 )
@@ -70,16 +71,10 @@ def _program(name: str) -> str:
 
 def _run(program: str, address: str, *arguments: str) -> str:
     """Run a program of Postgres; the password goes through its environment, where no other user can read it."""
-    parts = urlsplit(address)
-    known = {
-        "PGHOST": parts.hostname,
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-    }
+    database, known = _connection(address)
     done = subprocess.run(
-        [_program(program), f"--dbname={parts.path.lstrip('/')}", *arguments],
-        env={**os.environ, **{key: value for key, value in known.items() if value}},
+        [_program(program), f"--dbname={database}", *arguments],
+        env={**os.environ, **known},
         capture_output=True,
         text=True,
         check=False,
@@ -91,3 +86,21 @@ def _run(program: str, address: str, *arguments: str) -> str:
             "Mend the cause and run the command again",
         )
     return done.stdout
+
+
+def _connection(address: str) -> tuple[str, dict[str, str]]:
+    """What an address says, read as the servers read it: the database, and the rest as variables of libpq."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # whose words may hold a part of the password
+        raise BadInput(
+            "an address of Postgres cannot be read",
+            f"{' and '.join(ADDRESSES.values())} are postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE",
+            "Correct it; in a password, : @ and % are written as %3A, %40 and %25",
+        ) from None
+    known = {"host": url.host, "port": str(url.port or ""), "user": url.username, "password": url.password}
+    known |= {_OPTIONS.get(key, key): ",".join(values) for key, values in url.normalized_query.items()}
+    return url.database or "", {f"PG{key.upper()}": value for key, value in known.items() if value}

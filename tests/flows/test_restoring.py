@@ -91,8 +91,9 @@ def test_mlflow_finds_its_artifacts_under_another_root(tmp_path: Path, monkeypat
     assert [each.path for each in client.list_artifacts(run.run_id)] == ["page.md"]
     (model,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
     assert model.tags["checkpoint.path"] == f"{new}/runs/small"
-    (dataset,) = client.get_run(run.run_id).inputs.dataset_inputs
-    assert json.loads(dataset.dataset.source) == {"uri": f"{new}/datasets/d/1/manifest.json"}
+    inputs = client.get_run(run.run_id).inputs
+    assert inputs is not None
+    assert json.loads(inputs.dataset_inputs[0].dataset.source) == {"uri": f"{new}/datasets/d/1/manifest.json"}
     moved = run.model_copy(update={"tracking_uri": f"sqlite:///{new}/mlflow.db"})
     assert [LaunchRecord.load(Store(str(new)), name).tracked for name in names] == [moved, moved]
     assert not old.exists()
