@@ -37,6 +37,8 @@ FOUND = "lost+found"
 """In every new file system of some kinds; it is nobody's."""
 _NOT_KEPT = ("services", "dask", "prefect", FOUND)
 """Logs and scratch of servers that run; of Prefect's home the database alone."""
+_LASTING = ("datasets", "stages", "indexes", "runs", "tokenizers", "models", "mlflow-artifacts")
+"""Folders that no command empties; in others, such as `refreshes`, files come and go."""
 
 
 class BackupRecord(Manifest):
@@ -167,12 +169,8 @@ def _require_nothing_lost(source: Path, target: Path, before: Backup) -> None:
 
     Their disk may not be mounted, or an address not be told. Who did remove them removes their copies too, and so says.
     """
-    folders = sorted({name.partition("/")[0] for name in before.files if "/" in name})
-    gone = [
-        f"files/{folder}"
-        for folder in folders
-        if not any((source / name).exists() for name in before.files if name.startswith(f"{folder}/"))
-    ]
+    had = {folder: [name for name in before.files if name.startswith(f"{folder}/")] for folder in _LASTING}
+    gone = [f"files/{each}" for each, names in had.items() if names and not any((source / n).exists() for n in names)]
     now = {*(path.name for path in _sqlite(source)), *(f"{name}.dump" for name in _addresses())}
     gone += [
         f"databases/{before.time}/{name}"

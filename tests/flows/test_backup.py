@@ -67,8 +67,10 @@ def test_what_comes_back_is_what_was_there_while_another_wrote(root: Path, tmp_p
 
 
 def test_a_second_backup_copies_what_is_new_and_forgets_what_went(root: Path, tmp_path: Path):
+    Store(str(root)).write_bytes("refreshes/d.json", b"of a refresh that goes on")
     back_up(str(root), tmp_path / "backup")
     Store(str(root)).write_bytes("datasets/d/2/manifest.json", b"{}")
+    (root / "refreshes/d.json").unlink()
     (root / "stages/extract/1/part.arrow").unlink()
     (root / "datasets/d/1/manifest.json").chmod(0o600)
     record = back_up(str(root), tmp_path / "backup")
