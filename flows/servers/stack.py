@@ -183,7 +183,7 @@ def _close_to_others(root: Path) -> None:
     """Have databases, which the servers show to whom they know, be files of their owner alone."""
     make_home(root / "prefect")
     for name in ("mlflow.db", "mlflow_users.db"):
-        with suppress(FileNotFoundError):  # its server makes it
+        with suppress(FileNotFoundError, PermissionError):  # its server makes it, or it is another's
             (root / name).chmod(0o600)
 
 
