@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 from infra.child import child_command
@@ -22,6 +23,8 @@ from infra.store import Store
 logger = logging.getLogger(__name__)
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
+OWNER_ALONE = 0o077
+"""Mask of the files that servers make: their databases hold people's passwords, if only as hashes."""
 
 
 def ensure_prefect_server(home: Path) -> None:
@@ -32,7 +35,7 @@ def ensure_prefect_server(home: Path) -> None:
     """
     if has_own_server():
         return
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     port, reservation = _port()
     address = {
         "PREFECT_HOME": str(home),
@@ -47,11 +50,22 @@ def ensure_prefect_server(home: Path) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=OWNER_ALONE,
         )
     atexit.register(_stop, process, reservation)
     os.environ.update(address)
     _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
     logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
+
+
+def make_home(folder: Path) -> None:
+    """Make Prefect's folder, for its owner alone: the key of all Secret blocks is in the database there.
+
+    Prefect does so itself, but not where it finds the folder made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(PermissionError):  # another's, who decides
+        folder.chmod(0o700)
 
 
 def server_variables(port: int) -> dict[str, str]:

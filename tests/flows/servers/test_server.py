@@ -35,6 +35,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
+    (newcomer / "prefect").mkdir(mode=0o755)  # by a command of an earlier version
     command = [sys.executable, "-c", HOLD, str(newcomer / "prefect")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as holder:
         assert holder.stdout is not None
@@ -44,6 +45,7 @@ def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
         assert host == "127.0.0.1"
         assert may_ask(int(port), f"http://localhost:{port}")
         assert not may_ask(int(port), "http://elsewhere.test")
+        assert {each.stat().st_mode & 0o077 for each in (newcomer / "prefect", newcomer / "prefect/prefect.db")} == {0}
         os.kill(holder.pid, signal.SIGKILL)
     end = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
