@@ -130,8 +130,8 @@ def _register(
         client.update_deployment(known.id, DeploymentUpdate(**values))
         for schedule in known.schedules:
             kept, dropped = still_taken(schedule.parameters, form)
-            if dropped:
-                _tell(f"a schedule of {name}", dropped)
+            _tell(f"a schedule of {name}", dropped)
+            if kept != schedule.parameters:
                 client.update_deployment_schedule(known.id, schedule.id, parameters=kept)
     return name
 
@@ -173,14 +173,15 @@ def fill_again(
 def still_taken(saved: Mapping[str, Any], form: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Parameters saved on a schedule without what the form does not take any more, and the paths of that.
 
-    The server keeps JSON text there as it was typed. What cannot be read stays: its runs fail and say so.
+    JSON text, which the server keeps there as it was typed, is read. What cannot be read stays: its runs fail.
     """
     from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
 
     context = HydrationContext(raise_on_error=True, render_jinja=True, render_workspace_variables=True)
-    try:
+    kept = None
+    with suppress(HydrationError):
         kept = hydrate(copy.deepcopy(dict(saved)), context)
-    except HydrationError:
+    if not isinstance(kept, dict):
         return dict(saved), []
     dropped = list(_drop_refused(kept, form))
     return kept, dropped

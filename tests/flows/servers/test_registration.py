@@ -85,6 +85,7 @@ def typed(value: Any) -> dict[str, str]:
         (typed({"refresh": {"dataset": "news"}, "gone": 1}), {"refresh": {"dataset": "news"}}, ["gone"]),
         ({"refresh": {"budget": typed({"shards": 3})}}, {"refresh": {"budget": {"shards": 3}}}, []),
         ({"refresh": {**typed(1), "value": "{no"}}, {"refresh": {**typed(1), "value": "{no"}}, []),
+        (typed([1]), typed([1]), []),
     ],
 )
 def test_what_a_schedule_has_saved_is_held_against_the_form_too(
