@@ -19,7 +19,7 @@ def begin(environment: Environment) -> Store:
     if "PREFECT__FLOW_RUN_ID" in os.environ and is_relative(environment.root):
         raise BadInput(
             f"environment.root={environment.root}",
-            "a run that Prefect's worker starts needs an absolute folder or a URL; its working folder is deleted",
+            "a run that Prefect's worker starts needs an absolute folder or a URL: its working folder is temporary",
             "Fill in Environment / Root, or for every form: gristmill register --root /FOLDER",
         )
     return Store(environment.root)

@@ -15,7 +15,7 @@ from flows.servers.server import reach_prefect_server
 from infra.address import is_relative
 from infra.environment import Environment
 from infra.errors import BadInput
-from infra.forms import words_of
+from infra.forms import typed_as_json, words_of
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -175,16 +175,20 @@ def still_taken(saved: Mapping[str, Any], form: Mapping[str, Any]) -> tuple[dict
 
     JSON text, which the server keeps there as it was typed, is read. What cannot be read stays: its runs fail.
     """
-    from prefect.utilities.schema_tools.hydration import HydrationContext, HydrationError, hydrate
-
-    context = HydrationContext(raise_on_error=True, render_jinja=True, render_workspace_variables=True)
     kept = None
-    with suppress(HydrationError):
-        kept = hydrate(copy.deepcopy(dict(saved)), context)
+    with suppress(json.JSONDecodeError):
+        kept = _read(dict(saved))
     if not isinstance(kept, dict):
         return dict(saved), []
-    dropped = list(_drop_refused(kept, form))
-    return kept, dropped
+    return kept, list(_drop_refused(kept, form))
+
+
+def _read(values: Any) -> Any:
+    """The same with all JSON text read."""
+    values = typed_as_json(values)
+    if isinstance(values, dict):
+        return {name: _read(each) for name, each in values.items()}
+    return [_read(each) for each in values] if isinstance(values, list) else values
 
 
 def _mark(parameters: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ def test_a_root_in_the_working_folder_of_a_worker_s_run_is_refused(
     monkeypatch.chdir(tmp_path)
     assert begin(Environment()).local_path("") == tmp_path / "gristmill-data", "a command's root is where it is given"
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "some")
-    with pytest.raises(BadInput, match=r"environment\.root=gristmill-data: .*its working folder is deleted"):
+    with pytest.raises(BadInput, match=r"environment\.root=gristmill-data: .*its working folder is temporary"):
         begin(Environment())
     assert begin(Environment(root=str(tmp_path))).root == str(tmp_path)
 
