@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.live.training_watch import watched_evaluation
@@ -62,8 +62,7 @@ def evaluate(
     Where several runs have the same name, `run` is NAME/VERSION-FINGERPRINT, or `training` and `dataset` are those that
     the run was made with.
     """
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     record, manifest = _run(store, run, training, dataset)
     summary = finished_training(store, record)
     step = evaluation.step or (summary.steps if summary else None)

@@ -9,7 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
 from flows.live.training_watch import watched_training
 from flows.plans.whole_plan import affordable
@@ -60,8 +60,7 @@ def pretrain(
     tracking: TrackingSettings = TrackingSettings(),
 ) -> Training:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     manifest = load_dataset(store, dataset.name, dataset.version)
     check_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
     record = named_run(store, manifest, run, training)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import progress
+from flows.beginning import begin
 from flows.reports.tracking_tags import experiment
 from flows.runs import find_run, remember_tracked, tracking_uri
 from infra.environment import Environment
@@ -102,8 +102,7 @@ def promote(
         promotion: When a checkpoint takes the champion's place.
         environment: Where the work is done.
     """
-    progress.let_through()
-    found = promote_run(Store(environment.root), run, promotion, environment)
+    found = promote_run(begin(environment), run, promotion, environment)
     create_markdown_artifact(found.verdict.markdown(), key="promotion", description=found.verdict.reason)
     return found
 

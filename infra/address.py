@@ -24,6 +24,12 @@ def without_password(address: str) -> str:
     return address
 
 
+def is_relative(root: str) -> bool:
+    """Whether a path, or the URL of one, means another place in another working folder."""
+    path = re.sub(r"^(file|local):(//)?", "", root)
+    return "://" not in path and not path.startswith(("/", "~"))
+
+
 def masked(text: str) -> str:
     """A text with *** for the password of each URL in it."""
     return _PASSWORD.sub(r"\1:***@", text)

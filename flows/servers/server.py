@@ -15,6 +15,7 @@ import tomllib
 from contextlib import suppress
 from pathlib import Path
 
+from infra.address import masked
 from infra.child import child_command
 from infra.errors import RunFailed
 from infra.services import answers
@@ -87,6 +88,26 @@ def has_own_server() -> bool:
     except (OSError, tomllib.TOMLDecodeError):
         return False
     return "PREFECT_API_URL" in settings.get("profiles", {}).get(settings.get("active", ""), {})
+
+
+def reach_prefect_server() -> bool:
+    """Whether Prefect knows the address of a server; RunFailed if that server cannot be used. Imports Prefect."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import get_current_settings
+
+    if (address := get_current_settings().api.url) is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except (RuntimeError, ValueError, PrefectHTTPStatusError) as error:
+        raise RunFailed(
+            masked(f"Prefect's server {address} cannot be used ({error.__cause__ or error})"),
+            "it must answer, know us, and be of our major version",
+            "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING",
+        ) from error
+    return True
 
 
 def look_further(store: Store) -> dict[str, str]:

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from flows.refreshes.settings import RefreshSettings
-from infra.address import masked
+from infra.address import is_relative, masked
 from infra.configuration import explain
 from infra.environment import Environment
 from infra.settings import Settings
@@ -71,3 +71,11 @@ def test_a_scheduler_has_no_password_either() -> None:
     with pytest.raises(ValidationError) as refused:
         Environment(scheduler="tls://someone:hunter2@host:8786")
     assert "hunter2" not in str(explain(Environment, refused.value))
+
+
+def test_a_root_that_depends_on_the_working_folder_is_known() -> None:
+    relative = [each for each in GOOD if is_relative(each)]
+    assert relative == ["gristmill-data", "a:b", "C:/mill"]
+    assert is_relative("file://mill")
+    assert is_relative("./mill")
+    assert not any(map(is_relative, ("~/mill", "file:///mill", "local:///mill", "file:/mill")))
