@@ -43,8 +43,7 @@ lint: $(INSTALLED) ## Check style, types and layers
 	@$(BIN)/lint-imports
 
 audit: $(INSTALLED) ## Look for known vulnerabilities in the lock, where PyPI can be asked
-	@$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --progress-spinner off --format json \
-	2>/dev/null | $(BIN)/python -m tests.audit
+	@$(BIN)/python -m tests.audit requirements.lock
 
 format: $(INSTALLED) ## Format the code
 	@$(BIN)/ruff check --fix .

@@ -19,7 +19,6 @@ from typing import Any
 
 from prefect import flow
 
-from flows import progress
 from flows.ablations.findings import FEWEST_ITEMS, Findings, conclude
 from flows.ablations.report import AblationRecord, VariantRecord, open_tracked, publish
 from flows.ablations.scores import (
@@ -39,6 +38,7 @@ from flows.ablations.settings import (
     training_of,
     variant_corpora,
 )
+from flows.beginning import begin
 from flows.config import DatasetSettings, TrackingSettings
 from flows.corpus import build_corpus
 from flows.evaluation import contaminated, evaluate
@@ -60,13 +60,12 @@ logger = logging.getLogger(__name__)
 @flow(name="ablate", persist_result=False)
 def ablate(settings: AblationSettings = AblationSettings()) -> AblationRecord:
     """Build every variant of a corpus, train the same model on each with each seed, and say which data is better."""
-    progress.let_through()
+    store = begin(settings.environment)
     corpora = variant_corpora(settings)
     check_training(settings)
     if settings.environment.cost.budget is not None:
         refuse(plan_ablation(settings, PlanOptions()))
         settings = settings.model_copy(update={"environment": without_budget(settings.environment)})
-    store = Store(settings.environment.root)
     datasets = _build(settings, corpora, store)
     epochs = check_datasets(settings, datasets)
     heldout = _unseen_heldout(settings, datasets, store)

@@ -7,7 +7,8 @@
 Databases are copied first: what they tell of is then among the files, which seldom change once they have their names.
 Until backup.json is replaced, the backup before can be restored: databases have a folder for each time, and files that
 did change wait under temporary names until all is copied. What backup.json no longer names goes after that, deleted
-personal data with it.
+personal data with it. So what would make a good backup a worse one is refused: a folder that is gone whole, a database
+that is not where it was, a link.
 """
 
 import logging
@@ -32,8 +33,12 @@ RESTORING = "restoring.json"
 """In a root that is not whole yet."""
 SQLITE = ("prefect/prefect.db", "mlflow.db", "mlflow_users.db")
 """Databases below a root that servers have open."""
-_NOT_KEPT = ("services", "dask", "prefect")
+FOUND = "lost+found"
+"""In every new file system of some kinds; it is nobody's."""
+_NOT_KEPT = ("services", "dask", "prefect", FOUND)
 """Logs and scratch of servers that run; of Prefect's home the database alone."""
+_LASTING = ("datasets", "stages", "indexes", "runs", "tokenizers", "models", "mlflow-artifacts")
+"""Folders that no command empties; in others, such as `refreshes`, files come and go."""
 
 
 class BackupRecord(Manifest):
@@ -74,11 +79,15 @@ def back_up(root: str, folder: Path) -> BackupRecord:
     if target.resolve().is_relative_to(source.resolve()):
         raise BadInput(f"backup folder {folder}", "it must lie outside the root", "Name a folder of another disk")
     store = Store(str(target))
-    make_folder(target / "files")
+    _require_own_folder(store)
+    make_folder(target)
     with only_one(store, LOCK, f"a backup or a restore with {folder}"):
         before = Backup.load(store, RECORD) if store.exists(RECORD) else None
         _require_good_root(source, folder, before)
+        if before is not None:
+            _require_nothing_lost(source, target, before)
         try:
+            make_folder(target / "files")
             _prune_databases(target, before)
             backup = _copy_all(source, target)
             backup.save(store, RECORD)
@@ -132,6 +141,15 @@ def put(temporary: Path, target: Path) -> None:
     sync_path(target.parent)
 
 
+def _require_own_folder(store: Store) -> None:
+    """BadInput for a folder that is somebody else's: a backup removes what it does not name."""
+    there = set(store.names("")) - {FOUND}
+    if there and not there & {RECORD, LOCK}:  # the lock is of a first backup that was stopped
+        raise BadInput(
+            f"{store.root} holds {min(there)}, and no backup", "a backup has its folder to itself", "Name a new folder"
+        )
+
+
 def _require_good_root(source: Path, folder: Path, before: Backup | None) -> None:
     """BadInput where a new backup would put less, or something else, in the place of a good one."""
     if not source.is_dir() or not any(source.iterdir()):
@@ -143,6 +161,28 @@ def _require_good_root(source: Path, folder: Path, before: Backup | None) -> Non
             f"{folder} holds a backup of {before.record.root}",
             "a folder holds the backup of one root",
             "Name another folder",
+        )
+
+
+def _require_nothing_lost(source: Path, target: Path, before: Backup) -> None:
+    """BadInput where all files of a folder, or a database, are not where they were for the backup before.
+
+    Their disk may not be mounted, or an address not be told. Who did remove them removes their copies too, and so says.
+    """
+    had = {folder: [name for name in before.files if name.startswith(f"{folder}/")] for folder in _LASTING}
+    gone = [f"files/{each}" for each, names in had.items() if names and not any((source / n).exists() for n in names)]
+    now = {*(path.name for path in _sqlite(source)), *(f"{name}.dump" for name in _addresses())}
+    gone += [
+        f"databases/{before.time}/{name}"
+        for name in before.record.databases
+        if not now & {name, f"{Path(name).stem}.dump"}
+    ]
+    if missing := next((target / name for name in gone if (target / name).exists()), None):
+        variable = ADDRESSES.get(missing.stem) if missing.suffix == ".dump" else None
+        raise BadInput(
+            f"what {missing} was copied from is gone{f': {variable} names no Postgres' if variable else ''}",
+            "a backup takes the place of the one before",
+            f"{f'Set {variable}' if variable else 'Mount its disk'}; if it was meant to go, remove that copy too",
         )
 
 
@@ -187,17 +227,28 @@ def _mode(folder: Path) -> int:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Files of a root in their order, manifests and the like after what they tell of; never through links."""
+    """Files of a root in their order, manifests and the like after what they tell of; BadInput for a link."""
     databases = {root / name for name in SQLITE}
     for folder, names, files in os.walk(root, onerror=_complain):
         if Path(folder) == root:
             names[:] = [name for name in names if name not in _NOT_KEPT]
         names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in names:
+            _require_no_link(Path(folder) / name)
         for name in sorted(files, key=lambda each: (each.endswith(".json"), each)):
             path = Path(folder) / name
             base = path.with_name(name.removesuffix("-wal").removesuffix("-shm").removesuffix("-journal"))
-            if base not in databases and not name.endswith(TEMPORARY_SUFFIX) and not path.is_symlink():
+            if base not in databases and not name.endswith(TEMPORARY_SUFFIX):
+                _require_no_link(path)
                 yield path
+
+
+def _require_no_link(path: Path) -> None:
+    """BadInput for a link: what it leads to would be missing from the backup, or be anything of this machine."""
+    if path.is_symlink():
+        raise BadInput(
+            f"{path} is a link", "a backup holds what lies below the root itself", "Mount what it leads to in its place"
+        )
 
 
 def _complain(error: OSError) -> None:
@@ -208,15 +259,22 @@ def _complain(error: OSError) -> None:
 
 def _databases(root: Path, folder: Path) -> Iterator[str]:
     make_folder(folder)
-    for path in (root / name for name in SQLITE):
-        if path.exists():
-            _copy_sqlite(path, folder / path.name)
-            yield path.name
-    for name in ADDRESSES:
-        if (address := find_address(name)) is not None:
-            dump(address, folder / f"{name}.dump")
-            yield f"{name}.dump"
+    for path in _sqlite(root):
+        _copy_sqlite(path, folder / path.name)
+        yield path.name
+    for name, address in _addresses().items():
+        dump(address, folder / f"{name}.dump")
+        yield f"{name}.dump"
     sync_path(folder)
+
+
+def _sqlite(root: Path) -> list[Path]:
+    return [path for name in SQLITE if (path := root / name).exists()]
+
+
+def _addresses() -> dict[str, str]:
+    """Those of databases in Postgres."""
+    return {name: address for name in ADDRESSES if (address := find_address(name)) is not None}
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:

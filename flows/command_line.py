@@ -16,7 +16,7 @@ from flows import progress
 from flows.config import PipelineSettings
 from flows.presets import PRESETS, preset
 from flows.servers.running import beside, running_stack
-from flows.servers.server import ensure_prefect_server
+from flows.servers.server import ensure_prefect_server, reach_prefect_server
 from infra.configuration import assignment, describe, load_settings
 from infra.environment import Environment
 from infra.errors import BadInput, GristmillError, RunFailed
@@ -192,6 +192,7 @@ def serve(settings: Served) -> Served:
     store = prepare(settings)
     joined = join(settings)
     ensure_prefect_server(prefect_home(store))
+    reach_prefect_server()
     return joined
 
 

@@ -272,7 +272,8 @@ class Registered(Settings):
 
 @with_own_settings("register", RegisterOptions)
 def register(settings: RegisterOptions, as_json: bool) -> None:
-    """Register every flow with the Prefect server of PREFECT_API_URL; doing it again changes nothing."""
+    """Register every flow with the server of PREFECT_API_URL or of a `gristmill up`; repeated, it changes nothing."""
+    join(settings)  # for the address of Prefect's server alone: others that are not stated stay as they are registered
     from flows.servers.registration import make_queues
     from flows.servers.registration import register as register_deployments
 

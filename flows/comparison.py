@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from flows import progress
+from flows.beginning import begin
 from flows.promotion import evaluated
 from flows.reports import comparison_report
 from flows.runs import find_run
@@ -74,8 +74,7 @@ def compare(
         comparison: How sure a comparison is to be.
         environment: Where the work is done.
     """
-    progress.let_through()
-    found = compare_runs(Store(environment.root), runs, comparison, environment)
+    found = compare_runs(begin(environment), runs, comparison, environment)
     title = comparison_report.title(found.comparison)
     rows = list(comparison_report.table_rows(found.comparison))
     create_table_artifact(rows, key="comparison", description=title)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
 from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
@@ -19,7 +19,6 @@ from infra.environment import Environment
 from infra.manifest import DatasetManifest, load_dataset
 from infra.report import CorpusReport
 from infra.settings import Settings
-from infra.store import Store
 from tasks import dataset as datasets
 from tasks.config import CorpusSettings
 from tasks.duplicates.dedup_index import add_segment
@@ -51,8 +50,7 @@ def build_corpus(
     tracking: TrackingSettings = TrackingSettings(),
 ) -> Corpus:
     """Fetch, extract, filter, deduplicate, redact and tokenize a crawl, and publish the result as a dataset."""
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     affordable("build_corpus", PipelineSettings(environment=environment, dataset=dataset, corpus=corpus))
     with watched_runner(store, environment) as runner:
         settings = corpus.model_copy(update={"source": stage("source", resolve_source, corpus.source, store)})

@@ -64,7 +64,8 @@ class FlowDeployment:
             return {**form, "settings": {**form["settings"], "environment": environment}}
         return {**form, "environment": environment} if environment else dict(form)
 
-    def addresses(self, form: Mapping[str, Any]) -> dict[str, Any]:
+    @staticmethod
+    def addresses(form: Mapping[str, Any]) -> dict[str, Any]:
         """The addresses that a form was filled in with."""
         return form.get("settings", form).get("environment", {})
 

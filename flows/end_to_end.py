@@ -5,6 +5,7 @@ import logging
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings
 from flows.corpus import build_corpus
 from flows.evaluation import evaluate
@@ -13,7 +14,6 @@ from flows.outcome import Outcome
 from flows.plans.whole_plan import affordable
 from flows.pretraining import pretrain
 from flows.reports.reporting import run_report, write_report
-from infra.store import Store
 from tasks.tokens.tokenizer import vocabulary_of
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 @flow(name="crawl_to_model", persist_result=False)
 def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     """Fetch, extract, filter, deduplicate, redact, tokenize, pretrain, evaluate and report."""
-    vocabulary_size = vocabulary_of(settings.corpus.tokenizer, Store(settings.environment.root))
+    store = begin(settings.environment)
+    vocabulary_size = vocabulary_of(settings.corpus.tokenizer, store)
     require_trainable(settings.training, vocabulary_size, settings.dataset.name, settings.environment)
     require_measurable(settings.evaluation, settings.training, vocabulary_size, settings.environment)
     environment = affordable("crawl_to_model", settings)
@@ -30,7 +31,6 @@ def crawl_to_model(settings: PipelineSettings = PipelineSettings()) -> Outcome:
     dataset = DatasetSettings(name=corpus.dataset.name, version=corpus.dataset.version)
     training = pretrain(dataset, settings.run, settings.training, environment, settings.tracking)
     evaluation = evaluate(training.run.folder, settings.evaluation, settings.contamination, environment=environment)
-    store = Store(environment.root)
     report = run_report(corpus.report, training.summary, evaluation.record, training.tracked, flow_run.id)
     write_report(store, training.run, report, training.tracked)
     outcome = Outcome(report=report, run=training.run.folder, dataset=corpus.dataset.folder)

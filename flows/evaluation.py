@@ -6,7 +6,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings
 from flows.contamination import look_for_contamination, with_clean_scores
 from flows.jobs import job_of, require_measurable
@@ -15,7 +15,7 @@ from flows.live.watching import watched_runner
 from flows.plans.whole_plan import affordable
 from flows.pretraining import launch
 from flows.reports.evaluation_report import evaluation_tables, publish_evaluation
-from flows.runs import chosen_run, measured_step
+from flows.runs import chosen_run, measured_step, tracked_run
 from infra.environment import Environment
 from infra.launching.launchers import open_launcher
 from infra.manifest import fingerprint
@@ -59,11 +59,11 @@ def evaluate(
     Where several runs have the same name, `run` is NAME/VERSION-FINGERPRINT, or `training` and `dataset` are those that
     the run was made with.
     """
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     record, manifest = chosen_run(store, run, training, dataset)
     step = measured_step(store, record, evaluation)
     require_measurable(evaluation, record.training, manifest.tokenizer.vocabulary_size, environment)
+    tracked_run(store, record, environment)  # ranks and pages go by what it writes down
     if (found := _measured(store, record, step, evaluation)) is None:
         _afford(record, evaluation, environment)
         _launch(store, record, evaluation, environment)

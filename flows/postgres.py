@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from infra.errors import BadInput, RunFailed
 
@@ -17,6 +16,8 @@ ADDRESSES: Mapping[str, str] = {
     "mlflow": "MLFLOW_BACKEND_STORE_URI",
 }
 """The variable with the address of each database."""
+_OPTIONS: Mapping[str, str] = {"ssl": "sslmode"}
+"""Options of asyncpg, which Prefect uses, by their names in libpq."""
 _TABLES = (
     "SELECT count(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
 )
@@ -34,14 +35,20 @@ def dump(address: str, target: Path) -> None:
     target.chmod(0o600)
 
 
-def require_restorable(name: str) -> None:
-    """BadInput unless a database can be restored: its address and the programs are there, and it has no table."""
+def require_address(name: str) -> str:
+    """The address of a database that is to be restored; BadInput if it is not in Postgres."""
     if (address := find_address(name)) is None:
         raise BadInput(
             f"the backup of {name} is of Postgres, and {ADDRESSES[name]} is not set to a Postgres database",
             "a database is restored into an empty one of the same kind",
             f"Make an empty database and set {ADDRESSES[name]}",
         )
+    return address
+
+
+def require_restorable(name: str) -> None:
+    """BadInput unless a database can be restored: its address and the programs are there, and it has no table."""
+    address = require_address(name)
     _program("pg_restore")
     if tables := int(_run("psql", address, "--no-psqlrc", "--tuples-only", f"--command={_TABLES}")):
         raise BadInput(
@@ -53,9 +60,7 @@ def require_restorable(name: str) -> None:
 
 def restore_dump(name: str, saved: Path) -> None:
     """Restore an archive into the database that the variable names: whole or not at all."""
-    address = find_address(name)
-    assert address is not None, "that was required before"
-    _run("pg_restore", address, "--no-owner", "--single-transaction", str(saved))
+    _run("pg_restore", require_address(name), "--no-owner", "--single-transaction", str(saved))
 
 
 def _program(name: str) -> str:
@@ -66,16 +71,10 @@ def _program(name: str) -> str:
 
 def _run(program: str, address: str, *arguments: str) -> str:
     """Run a program of Postgres; the password goes through its environment, where no other user can read it."""
-    parts = urlsplit(address)
-    known = {
-        "PGHOST": parts.hostname,
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-    }
+    database, known = _connection(address)
     done = subprocess.run(
-        [_program(program), f"--dbname={parts.path.lstrip('/')}", *arguments],
-        env={**os.environ, **{key: value for key, value in known.items() if value}},
+        [_program(program), f"--dbname={database}", *arguments],
+        env={**os.environ, **known},
         capture_output=True,
         text=True,
         check=False,
@@ -87,3 +86,21 @@ def _run(program: str, address: str, *arguments: str) -> str:
             "Mend the cause and run the command again",
         )
     return done.stdout
+
+
+def _connection(address: str) -> tuple[str, dict[str, str]]:
+    """What an address says, read as the servers read it: the database, and the rest as variables of libpq."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(address)
+    except (ArgumentError, ValueError):  # whose words may hold a part of the password
+        raise BadInput(
+            "an address of Postgres cannot be read",
+            f"{' and '.join(ADDRESSES.values())} are postgresql://USER:PASSWORD@HOST:PORT/DATABASE?OPTION=VALUE",
+            "Correct it; in a password, : @ and % are written as %3A, %40 and %25",
+        ) from None
+    known = {"host": url.host, "port": str(url.port or ""), "user": url.username, "password": url.password}
+    known |= {_OPTIONS.get(key, key): ",".join(values) for key, values in url.normalized_query.items()}
+    return url.database or "", {f"PG{key.upper()}": value for key, value in known.items() if value}

@@ -9,13 +9,14 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings, PipelineSettings, TrackingSettings
 from flows.jobs import job_of, require_disk
 from flows.live.training_watch import watched_training
 from flows.plans.whole_plan import affordable
 from flows.reports.reporting import link_mlflow_run
 from flows.reports.tracking_tags import experiment, run_tags, run_title
+from flows.runs import tracked_run
 from infra.environment import Environment
 from infra.launching.launch import JobSpec, Launcher
 from infra.launching.launchers import open_launcher
@@ -58,19 +59,18 @@ def pretrain(
     tracking: TrackingSettings = TrackingSettings(),
 ) -> Training:
     """Train a model on a dataset, or go on where an interrupted training stopped."""
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     manifest = load_dataset(store, dataset.name, dataset.version)
     check_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
     record = named_run(store, manifest, run, training)
-    if (done := _done(store, record)) is not None:
+    if (done := _done(store, record, environment)) is not None:
         return done
     require_disk(store, record)
     affordable("pretrain", PipelineSettings(environment=environment, dataset=dataset, run=run, training=training))
     launcher = open_launcher(environment.launcher)
     job = job_of("model.train", store, record, training.parallel.processes)
     with launcher.room(job):  # a job that works there reads what is written below
-        if (done := _done(store, record)) is not None:
+        if (done := _done(store, record, environment)) is not None:
             return done
         prepare_run(store, manifest, run, training, elsewhere=environment.ranks_elsewhere)
         tracked = track(store, record, environment, tracking)
@@ -84,12 +84,12 @@ def pretrain(
     return Training(run=record, summary=summary, tracked=tracked)
 
 
-def _done(store: Store, record: RunRecord) -> Training | None:
+def _done(store: Store, record: RunRecord, environment: Environment) -> Training | None:
     """A training that is finished; its MLflow run too, which whoever waited for its job may not have lived to end."""
     if (summary := finished_training(store, record)) is None:
         return None
     logger.info("pretrain: already done, %s steps in %s", f"{summary.steps:,}", record.folder)
-    tracked = load_launch(store, record).tracked
+    tracked = tracked_run(store, record, environment)
     if tracked is not None:
         with Tolerant("the end of the run"):
             if is_open(tracked):

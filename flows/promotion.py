@@ -17,23 +17,22 @@ import pyarrow.parquet as pq
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import progress
+from flows.beginning import begin
 from flows.reports.tracking_tags import experiment
-from flows.runs import find_run
+from flows.runs import find_run, remember_tracked, tracking_uri
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.registry import Alias, ModelVersion, Registry
 from infra.settings import Settings
 from infra.store import Store
 from infra.tracked_models import Checkpoint
-from infra.tracking import TrackedRun, default_tracking_uri, finish_run, has_run, log_text, open_run, run_url
+from infra.tracking import TrackedRun, finish_run, log_text, open_run, run_at, run_url
 from model.findings.contender import Contender
 from model.findings.judgement import judge
 from model.findings.records import ITEMS, SCORES
 from model.findings.verdict import PromotionSettings, Verdict
 from model.run import (
     EvaluationRecord,
-    LaunchRecord,
     RunRecord,
     evaluation_path,
     load_launch,
@@ -103,8 +102,7 @@ def promote(
         promotion: When a checkpoint takes the champion's place.
         environment: Where the work is done.
     """
-    progress.let_through()
-    found = promote_run(Store(environment.root), run, promotion, environment)
+    found = promote_run(begin(environment), run, promotion, environment)
     create_markdown_artifact(found.verdict.markdown(), key="promotion", description=found.verdict.reason)
     return found
 
@@ -183,7 +181,7 @@ def take_back(environment: Environment, model: str, reason: str) -> Champion:
 
 def open_registry(store: Store, environment: Environment, model: str) -> Registry:
     """The registry where runs are tracked."""
-    return Registry(environment.mlflow_tracking_uri or default_tracking_uri(store), model)
+    return Registry(tracking_uri(store, environment), model)
 
 
 def evaluated(store: Store, run: RunRecord, step: int | None = None) -> Contender:
@@ -252,15 +250,14 @@ def _files(store: Store, candidate: Contender) -> dict[str, bytes]:
 
 def _tracked(store: Store, run: RunRecord, environment: Environment, registry: Registry) -> TrackedRun:
     """The run's own MLflow run if it is in the registry's server, else one that stands for it there."""
-    tracked = load_launch(store, run).tracked
-    if tracked is not None and tracked.tracking_uri == registry.tracking_uri and has_run(tracked):
-        return tracked
+    launch = load_launch(store, run)
+    if launch.tracked is not None and (found := run_at(launch.tracked, registry.tracking_uri)) is not None:
+        return remember_tracked(store, run, launch, found)
     name, dataset = f"{run.name}/{run.dataset_version}-{run.fingerprint}", f"{run.dataset}/{run.dataset_version}"
     tags = {"dataset": dataset, "run.fingerprint": run.fingerprint}
     made = open_run(store, environment.mlflow_tracking_uri, experiment(environment, "pretraining"), name, tags=tags)
     finish_run(made)
-    LaunchRecord(tracked=made).save(store, f"{run.folder}/launch.json")
-    return made
+    return remember_tracked(store, run, launch, made)
 
 
 def _champion(store: Store, registry: Registry, version: ModelVersion) -> Contender:

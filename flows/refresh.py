@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import progress
+from flows.beginning import begin
 from flows.corpus import build_corpus
 from flows.live.watching import watched_runner
 from flows.plans.refresh_plan import affordable_refresh
@@ -70,8 +70,7 @@ def refresh_corpus(
     refresh: RefreshSettings = RefreshSettings(), environment: Environment = Environment()
 ) -> Refresh | State[Refresh]:
     """Take what is new in a source's crawls into a new dataset version, report what changed, and train on if asked."""
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
         environment = affordable_refresh(refresh, environment)
         steps = Refreshing(

@@ -4,12 +4,15 @@ Everything is looked at before anything is written. Databases come first, then f
 and until then they are their owner's alone. A restore that was stopped is run again and goes on: the root says so.
 """
 
+import json
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 from flows.backup import (
+    FOUND,
     LOCK,
     RECORD,
     RESTORING,
@@ -20,11 +23,12 @@ from flows.backup import (
     local,
     put,
 )
-from flows.postgres import find_address, require_restorable, restore_dump
+from flows.postgres import require_address, require_restorable, restore_dump
 from infra.errors import BadInput, DamagedData, RunFailed
 from infra.lock import only_one
 from infra.manifest import Manifest
 from infra.store import Store
+from infra.tracking import default_tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +36,11 @@ logger = logging.getLogger(__name__)
 _PLACES = (
     *(("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location")),
     *(("model_versions", "source"), ("model_versions", "storage_location")),
-    *(("logged_model_tags", "tag_value"), ("model_version_tags", "value")),
+    *(("logged_model_tags", "tag_value"), ("model_version_tags", "value"), ("datasets", "dataset_source")),
 )
 """Where MLflow's tables name files below the root; of the tags it is `checkpoint.path`."""
+_TRACKED = ("launch.json", "tracked.json")
+"""Files that say where the MLflow run of what they lie beside is."""
 
 
 class Begun(Manifest):
@@ -61,9 +67,11 @@ def restore(folder: Path, root: str) -> BackupRecord:
         begun = _begin(store, backup)
         try:
             _restore_databases(source / "databases" / backup.time, store, backup, begun)
-            if store.root != backup.record.root and (mlflow := _mlflow(store)) is not None:
-                move_artifacts(mlflow, backup.record.root, store.root)
             _restore_files(Store(str(source / "files")), store, backup)
+            if store.root != backup.record.root:
+                for database in _mlflow(store, backup):
+                    move_artifacts(database, backup.record.root, store.root)
+                _move_tracked(store, backup)
         except OSError as error:
             raise RunFailed(
                 str(error),
@@ -91,7 +99,7 @@ def _load(store: Store) -> Backup:
 def _begin(store: Store, backup: Backup) -> Begun:
     """See that everything can be restored, and mark the root as one that is not whole; how far an earlier try came."""
     begun = Begun.load(store, RESTORING) if store.exists(RESTORING) else Begun(time=backup.time)
-    if begun.time != backup.time or (store.names("") and not store.exists(RESTORING)):
+    if begun.time != backup.time or (set(store.names("")) - {FOUND} and not store.exists(RESTORING)):
         raise BadInput(
             f"root {store.root}", "a backup is restored into an empty folder", "Name another root, or move it away"
         )
@@ -117,10 +125,12 @@ def _restore_databases(folder: Path, store: Store, backup: Backup, begun: Begun)
             _copy(folder / name, store.local_path(next(each for each in SQLITE if Path(each).name == name)))
 
 
-def _mlflow(store: Store) -> str | None:
-    """The address of MLflow's database, if there is one."""
-    file = store.local_path("mlflow.db").absolute()
-    return find_address("mlflow") or (f"sqlite:///{file}" if file.exists() else None)
+def _mlflow(store: Store, backup: Backup) -> Iterator[str]:
+    """Addresses of MLflow's databases that were restored; others, such as a team's own that runs, are left alone."""
+    if "mlflow.dump" in backup.record.databases:
+        yield require_address("mlflow")
+    if "mlflow.db" in backup.record.databases:
+        yield default_tracking_uri(store)
 
 
 def move_artifacts(database: str, old: str, new: str) -> None:
@@ -133,13 +143,25 @@ def move_artifacts(database: str, old: str, new: str) -> None:
         for table, column in _PLACES:
             if not there.has_table(table) or column not in {each["name"] for each in there.get_columns(table)}:
                 continue
-            for scheme in ("", "file://"):
-                before, after = f"{scheme}{old}/", f"{scheme}{new}/"
+            for before, after in zip(_beginnings(old), _beginnings(new), strict=True):
                 statement = f"UPDATE {table} SET {column} = :after || substr({column}, :rest) "  # noqa: S608
                 statement += f"WHERE substr({column}, 1, :length) = :before"
                 values = {"before": before, "after": after, "length": len(before), "rest": len(before) + 1}
                 connection.execute(sqlalchemy.text(statement), values)
     engine.dispose()
+
+
+def _beginnings(root: str) -> tuple[str, ...]:
+    """How MLflow's tables begin what lies below a root: as a path, as an address, as the source of a dataset."""
+    return f"{root}/", f"{Path(root).as_uri()}/", json.dumps({"uri": f"{root}/"}).removesuffix('"}')
+
+
+def _move_tracked(store: Store, backup: Backup) -> None:
+    """Have runs and datasets name the root's own MLflow database, and not the one of the root that was backed up."""
+    old, new = (default_tracking_uri(Store(root)).encode() for root in (backup.record.root, store.root))
+    for name in backup.files:
+        if Path(name).name in _TRACKED and old in (content := store.read_bytes(name)):
+            store.write_bytes(name, content.replace(old, new))
 
 
 def _restore_files(files: Store, store: Store, backup: Backup) -> None:

@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows import progress
+from flows.beginning import begin
 from infra.environment import Environment
 from infra.lock import only_one
 from infra.retained import STAGES_LOCK
-from infra.store import Store
 from tasks.retention import Retention, RetentionSettings, retain_texts
 
 logger = logging.getLogger(__name__)
@@ -22,8 +21,7 @@ def retain(retention: RetentionSettings = RetentionSettings(), environment: Envi
 
     RunFailed while a corpus is being built on this machine.
     """
-    progress.let_through()
-    store = Store(environment.root)
+    store = begin(environment)
     with only_one(store, STAGES_LOCK, "a build of a corpus, or another retention,"):
         found = retain_texts(store, retention, datetime.now(UTC))
     for path in (*found.readable, *found.links):

@@ -1,13 +1,18 @@
-"""Runs as people name them."""
+"""Runs as people name them, and where MLflow has them."""
 
+import logging
 from pathlib import Path
 
 from flows.config import DatasetSettings
+from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, load_dataset
 from infra.store import Store
+from infra.tracking import TrackedRun, default_tracking_uri, run_at
 from model.config import EvaluationSettings, TrainingSettings
-from model.run import RunRecord, finished_training, named_run, open_run_folder
+from model.run import LaunchRecord, RunRecord, finished_training, load_launch, named_run, open_run_folder
+
+logger = logging.getLogger(__name__)
 
 
 def find_run(store: Store, run: str) -> Path:
@@ -57,3 +62,31 @@ def measured_step(store: Store, record: RunRecord, evaluation: EvaluationSetting
             "Run `gristmill pretrain`",
         )
     return step
+
+
+def tracking_uri(store: Store, environment: Environment) -> str:
+    """The address where MLflow is wanted now; a run may have been recorded by another one."""
+    return environment.mlflow_tracking_uri or default_tracking_uri(store)
+
+
+def tracked_run(store: Store, run: RunRecord, environment: Environment) -> TrackedRun | None:
+    """The MLflow run of a training, by the address that is wanted now if that has it, else as it was recorded.
+
+    What is found is written down, so that the processes of a job find it too. A warning where a server is silent.
+    """
+    launch = load_launch(store, run)
+    if launch.tracked is None:
+        return None
+    try:
+        found = run_at(launch.tracked, tracking_uri(store, environment))
+    except BadInput as error:
+        logger.warning("%s", error)
+        return launch.tracked
+    return launch.tracked if found is None else remember_tracked(store, run, launch, found)
+
+
+def remember_tracked(store: Store, run: RunRecord, launch: LaunchRecord, tracked: TrackedRun) -> TrackedRun:
+    """Write down where a run is tracked, beside all else that is known of its latest launch."""
+    if tracked != launch.tracked:
+        launch.model_copy(update={"tracked": tracked}).save(store, f"{run.folder}/launch.json")
+    return tracked

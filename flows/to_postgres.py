@@ -1,8 +1,9 @@
 """The move from SQLite to Postgres: every row of Prefect's and MLflow's databases, by the tables that they declare.
 
-The servers must be stopped. The new databases get their tables by the two projects' own migrations, so they are of the
-installed versions, as the old ones must be; then rows go over table by table, through the declared types of the
-columns, which know how each database writes them. Nothing of the old databases is changed.
+The servers must be stopped, and commands ended: the old databases are locked meanwhile. The new databases get their
+tables by the two projects' own migrations, so they are of the installed versions, as the old ones must be; then rows go
+over table by table, through the declared types of the columns, which know how each database writes them. Nothing of the
+old databases is changed.
 
 Each new database has a transaction of its own. Both are committed when all rows are in both: a failure before leaves
 two databases without rows, and between the two commits nothing is left to do that could fail but the network.
@@ -11,8 +12,8 @@ two databases without rows, and between the two commits nothing is left to do th
 import logging
 import os
 import subprocess
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,13 @@ def move_to_postgres(root: str) -> Moved:
     there = [name for name, path in old.items() if path.exists()]
     if not there:
         raise BadInput(f"root {root}", "its SQLite databases are moved, and it has none", "Name another root")
-    for name in there:
-        _require_empty(name, addresses[name])
-    for name in there:
-        _migrate_prefect() if name == "prefect" else migrate(addresses[name])
-    return Moved(rows=_move({name: (old[name], addresses[name]) for name in there}))
+    with ExitStack() as stack:
+        reading = {name: stack.enter_context(_alone(old[name])) for name in there}
+        for name in there:
+            _require_empty(name, addresses[name])
+        for name in there:
+            _migrate_prefect() if name == "prefect" else migrate(addresses[name])
+        return Moved(rows=_move(reading, addresses))
 
 
 def _address(name: str) -> str:
@@ -126,20 +129,44 @@ def _require_empty(name: str, address: str) -> None:
         engine.dispose()
 
 
-def _move(databases: Mapping[str, tuple[Path, str]]) -> dict[str, int]:
-    """Copy all rows, then commit; rows by database and table."""
+@contextmanager
+def _alone(path: Path) -> Iterator[Any]:
+    """A connection to an old database that nobody else can use until the end; BadInput where one does.
+
+    Prefect's, which has a log of writes beside it, is locked only if no server at all has it open.
+    """
+    import sqlalchemy as sa
+    from sqlalchemy.exc import SQLAlchemyError
+
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 1})
+    try:
+        with engine.connect() as connection:
+            try:
+                connection.exec_driver_sql("PRAGMA locking_mode = EXCLUSIVE")
+                connection.exec_driver_sql("BEGIN EXCLUSIVE")
+            except SQLAlchemyError as error:
+                raise BadInput(
+                    f"{path} ({str(error).splitlines()[0]})",
+                    "nobody may write while rows are moved",
+                    "Wait until the commands that use this root have ended",
+                ) from error
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _move(databases: Mapping[str, Any], addresses: Mapping[str, str]) -> dict[str, int]:
+    """Copy all rows of old databases, then commit; rows by database and table."""
     import sqlalchemy as sa
     from sqlalchemy.exc import SQLAlchemyError
 
     moved: dict[str, int] = {}
     try:
         with ExitStack() as stack:
-            for name, (source, address) in databases.items():
-                old, new = sa.create_engine(f"sqlite:///{source}"), sa.create_engine(address)
-                stack.callback(old.dispose)
+            for name, reading in databases.items():
+                new = sa.create_engine(addresses[name])
                 stack.callback(new.dispose)
-                reading, writing = stack.enter_context(old.connect()), stack.enter_context(new.begin())
-                rows = _move_tables(_tables(name), reading, writing)
+                rows = _move_tables(_tables(name), reading, stack.enter_context(new.begin()))
                 moved |= {f"{name}.{table}": count for table, count in rows.items()}
                 logger.info("%s: %s rows", name, f"{sum(rows.values()):,}")
     except SQLAlchemyError as error:

@@ -5,7 +5,7 @@ import logging
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows import progress
+from flows.beginning import begin
 from flows.config import DatasetSettings
 from flows.corpus import stage
 from flows.live.watching import watched_runner
@@ -42,10 +42,9 @@ def train_tokenizer(
         environment: Where the work is done.
         measured_bytes: Held-out text to measure bytes per token on, at most.
     """
-    progress.let_through()
+    store = begin(environment)
     if environment.cost.budget is not None:
         refuse(plan_tokenizer(dataset, tokenizer, measured_bytes, environment))
-    store = Store(environment.root)
     manifest = load_dataset(store, dataset.name, dataset.version)
     documents = _documents(store, manifest)
     heldout = CorpusSettings.model_validate(manifest.settings).heldout

@@ -7,11 +7,10 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
-_PATTERN = (
-    r"^(?:[A-Za-z][A-Za-z0-9+.:-]*://(?:[^/@:]*@)?(?:\[[^\]/]*\]|[^/@:]*)(?::[0-9]*)?(?:/.*)?"
-    r"|(?:[^:]|:[^/]|:/[^/])*:?/?)$"
-)
+_PORT = r"[0-9]*(?:/|$)|:[A-Za-z][A-Za-z0-9+.-]*:[:/]"
+"""What may follow a host and a colon: a port, or what a chain of fsspec goes on with (zip://name::s3://bucket/key)."""
+_PASSWORD = re.compile(rf"(://[^\s:/@\[]*):(?!{_PORT})[^\s@]*@")
+_PATTERN = rf"^(?![\s\S]*://[^:/@\[]*:(?!{_PORT})[^@]*@)"
 """A URL without a password, or a path. Forms have it too, so that a password is refused before it is stored."""
 
 
@@ -23,6 +22,12 @@ def without_password(address: str) -> str:
             "variables of whom it is for, such as MLFLOW_TRACKING_PASSWORD or AWS_SECRET_ACCESS_KEY"
         )
     return address
+
+
+def is_relative(root: str) -> bool:
+    """Whether a path, or the URL of one, means another place in another working folder."""
+    path = re.sub(r"^(file|local):(//)?", "", root)
+    return "://" not in path and not path.startswith(("/", "~"))
 
 
 def masked(text: str) -> str:

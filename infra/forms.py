@@ -110,13 +110,17 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def typed_as_json(values: Any) -> Any:
-    """The values of a section, with those read that a form hands over as JSON text.
+    """The values of a section, with those read that a form hands over as JSON text: itself, a field, an item of a list.
 
     Prefect's server reads them for a run that is started by hand, not for one that its schedule starts.
     """
-    if not isinstance(values, dict) or not any(map(_is_json_text, values.values())):
-        return values
-    return {name: json.loads(each["value"]) if _is_json_text(each) else each for name, each in values.items()}
+    if not isinstance(read := _read(values), dict):
+        return read
+    return {name: list(map(_read, each)) if isinstance(each, list) else _read(each) for name, each in read.items()}
+
+
+def _read(value: Any) -> Any:
+    return json.loads(value["value"]) if _is_json_text(value) else value
 
 
 def _is_json_text(value: Any) -> bool:

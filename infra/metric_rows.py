@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from infra.tracking import TrackedRun, open_client
+from infra.tracking import TrackedRun, client_of
 
 _METRICS_PER_REQUEST = 1000  # MLflow takes no more
 
@@ -31,7 +31,7 @@ class MetricRows:
         """Send the whole lines that are new, and say how many; infra.tracking.tracking_errors() on no answer."""
         if not self._path.exists():
             return 0
-        client, sent = open_client(self._run.tracking_uri), 0
+        client, sent = client_of(self._run), 0
         with self._path.open("rb") as file:
             self._find_place(client, file)
             for rows, offset in _batches(file, self._known, self._key):

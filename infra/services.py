@@ -53,6 +53,8 @@ class Service:
     ports: Sequence[int] = ()
     """Where it listens on loopback: what answers there before it is started is not the service."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    umask: int = -1
+    """Of the files that it makes; by default that of this process."""
     stop_seconds: float = STOP_SECONDS
     """How long it may take to end after SIGTERM before it is killed."""
     children_go_on: bool = False
@@ -167,6 +169,7 @@ class Services:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=service.umask,
             )
         return process, RunningService(
             name=service.name,

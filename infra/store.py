@@ -10,6 +10,7 @@ import errno
 import hashlib
 import io
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from fsspec.implementations.local import LocalFileSystem
 
+from infra.address import without_password
 from infra.errors import BadInput, DamagedData, DiskFull
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -73,7 +75,10 @@ class Store:
     """A root folder or fsspec URL; see the module docstring for what it promises."""
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        try:
+            self.root = without_password(root)
+        except ValueError as error:
+            raise BadInput("a root with a password", str(error), "Leave it out of --root and --from") from None
         fs, base = cast("tuple[Any, str]", fsspec.core.url_to_fs(root))
         self._fs: Any = fs
         self._base = base.rstrip("/")
@@ -178,9 +183,10 @@ class Store:
     def _create_local(self, path: str, private: bool) -> Iterator[HashingFile]:
         target = self.local_path(path)
         self.make_folder(os.path.dirname(path), private)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
+        # Containers and machines that share a folder have processes of the same number.
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600 if private else 0o644)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644)
             with open(descriptor, "wb") as raw:
                 yield HashingFile(raw)
                 raw.flush()

@@ -11,6 +11,7 @@ Every dataset that a run used or made is an *input* of it whose digest is the ma
 import json
 import logging
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,16 @@ from infra.store import Store
 logger = logging.getLogger(__name__)
 
 _MOST_METRICS = 1000  # in one request
+_STORAGE_ERRORS: Mapping[str, Sequence[str]] = {
+    "botocore.exceptions": ("BotoCoreError", "ClientError"),
+    "boto3.exceptions": ("Boto3Error",),
+    "google.api_core.exceptions": ("GoogleAPIError",),
+    "google.auth.exceptions": ("GoogleAuthError",),
+    "azure.core.exceptions": ("AzureError",),
+}
+"""Of libraries by which MLflow's client reaches artifacts itself, where a server does not pass them on."""
+
+_SQLITE = "sqlite:///"
 
 NOTES = "notes"
 """The tag of what a person said of a run."""
@@ -39,8 +50,10 @@ class TrackedRun(Settings):
     """Where a run is recorded. It holds no password: MLflow reads those from its own environment variables."""
 
     tracking_uri: str
+    """By which it was reached last: a server may get another address, and a database another server."""
     experiment: str
     run_id: str
+    """Tells it from all others, in whatever database it is."""
 
 
 def default_tracking_uri(store: Store) -> str:
@@ -51,7 +64,7 @@ def default_tracking_uri(store: Store) -> str:
             "SQLite needs a folder of this machine",
             "Set mlflow_tracking_uri to the address of an MLflow server",
         )
-    return f"sqlite:///{store.local_path('mlflow.db').absolute()}"
+    return f"{_SQLITE}{store.local_path('mlflow.db').absolute()}"
 
 
 def open_run(
@@ -66,11 +79,11 @@ def open_run(
     previous: TrackedRun | None = None,
     started: datetime | None = None,
 ) -> TrackedRun:
-    """Continue the previous run if it is still there, or start one; tags and inputs are set either way.
+    """Continue the previous run if this server has it, or start one; tags and inputs are set either way.
 
     Parameters are flattened into dotted names and, whole, an artifact `parameters.json`. `tracking_uri` None means
     SQLite under the root; `started` is for what is recorded after it was done. BadInput if the address holds a
-    password or the server does not answer.
+    password, or the server does not answer or refuses.
     """
     uri = tracking_uri or default_tracking_uri(store)
     refuse_password(uri)
@@ -81,14 +94,10 @@ def open_run(
         )
         set_tags(client, run.run_id, tags or {})
         log_inputs(client, run.run_id, datasets)
-        if previous != run and parameters:
+        if parameters and (previous is None or previous.run_id != run.run_id):
             log_parameters(client, run.run_id, parameters)
     except tracking_errors() as error:
-        raise BadInput(
-            f"mlflow_tracking_uri = {uri} ({_first_line(error)})",
-            "the MLflow server must answer before a run starts",
-            "Start the server, or unset mlflow_tracking_uri to record into SQLite under the root",
-        ) from error
+        raise _as_bad_input(uri, error) from error
     return run
 
 
@@ -121,43 +130,79 @@ def open_client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
+def client_of(run: TrackedRun) -> Any:
+    """A client of where a run is recorded; FileNotFoundError for SQLite that is gone, which MLflow would make anew."""
+    if run.tracking_uri.startswith(_SQLITE):
+        Path(run.tracking_uri.removeprefix(_SQLITE).partition("?")[0]).stat()
+    return open_client(run.tracking_uri)
+
+
 def tracking_errors() -> tuple[type[Exception], ...]:
-    """What a client raises for a server that does not answer or refuses."""
+    """What a client raises for a server, or a store of artifacts, that does not answer or refuses.
+
+    Of libraries that are loaded by now, as one is that has raised an error; ImportError is for one that is missing.
+    """
     from mlflow.exceptions import MlflowException
 
-    return (MlflowException, OSError)
+    loaded = [(sys.modules[name], kinds) for name, kinds in _STORAGE_ERRORS.items() if name in sys.modules]
+    return (MlflowException, OSError, ImportError, *(getattr(each, kind) for each, kinds in loaded for kind in kinds))
+
+
+def _as_bad_input(uri: str, error: Exception) -> BadInput:
+    """An error of tracking_errors() for a person: is the server away, or does it or the artifacts' store refuse."""
+    from mlflow.exceptions import MlflowException
+
+    value = f"mlflow_tracking_uri = {uri} ({_first_line(error)})"
+    if isinstance(error, MlflowException) and error.get_http_status_code() < 500:
+        return BadInput(
+            value,
+            "the MLflow server answers, and must take what is recorded",
+            "Correct what it names; a login goes into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        )
+    if isinstance(error, MlflowException | OSError):
+        return BadInput(
+            value,
+            "the MLflow server must answer before a run starts",
+            "Start the server, or unset mlflow_tracking_uri to record into SQLite under the root",
+        )
+    return BadInput(
+        value,
+        "the server has artifacts written by those who make them, into a store that this machine must reach",
+        "Give this machine the store's library and credentials, or start the server with --artifacts-destination",
+    )
 
 
 def _continued(client: Any, uri: str, experiment: str, name: str, previous: TrackedRun | None) -> TrackedRun | None:
+    if previous is None or previous.experiment != experiment or not _has(client, previous.run_id):
+        return None
+    client.update_run(previous.run_id, status="RUNNING", name=name)
+    return previous.model_copy(update={"tracking_uri": uri})
+
+
+def _has(client: Any, run_id: str) -> bool:
+    """Whether a run is there and nobody has deleted it."""
     from mlflow.exceptions import MlflowException
 
-    if previous is None or (previous.tracking_uri, previous.experiment) != (uri, experiment):
-        return None
     try:
-        client.get_run(previous.run_id)
+        return client.get_run(run_id).info.lifecycle_stage == "active"
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        return None
-    client.update_run(previous.run_id, status="RUNNING", name=name)
-    return previous
+        return False
 
 
-def has_run(run: TrackedRun) -> bool:
-    """Whether a run is still where it was recorded; BadInput if the server does not answer."""
-    from mlflow.exceptions import MlflowException
+def run_at(run: TrackedRun, uri: str) -> TrackedRun | None:
+    """A run as it is reached by an address, whatever it was recorded by; None if it is not there, or was deleted.
 
+    BadInput if the server does not answer.
+    """
+    found = run.model_copy(update={"tracking_uri": uri})
     try:
-        found = open_client(run.tracking_uri).get_run(run.run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return False
-        raise BadInput(
-            f"mlflow_tracking_uri = {run.tracking_uri} ({_first_line(error)})",
-            "the MLflow server must answer",
-            "Start the server",
-        ) from error
-    return found.info.lifecycle_stage == "active"
+        return found if _has(client_of(found), run.run_id) else None
+    except FileNotFoundError:
+        return None
+    except tracking_errors() as error:
+        raise _as_bad_input(uri, error) from error
 
 
 def _created(client: Any, store: Store, uri: str, experiment: str, name: str, started: datetime | None) -> TrackedRun:
@@ -174,6 +219,13 @@ def _experiment(client: Any, store: Store, uri: str, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     if (found := client.get_experiment_by_name(name)) is not None:
+        if found.lifecycle_stage != "active":
+            raise BadInput(
+                f"MLflow's experiment {name} was deleted",
+                "its name stays taken, and runs are recorded in an experiment that is there",
+                f"Restore it: MLFLOW_TRACKING_URI={uri} mlflow experiments restore -x {found.experiment_id}; "
+                "or set environment.mlflow_experiment",
+            )
         return found.experiment_id
     under_root = store.local_path("mlflow-artifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
     tags = {"mlflow.experimentKind": "custom_model_development"}  # else the UI takes it for a chat application
@@ -186,11 +238,12 @@ def _experiment(client: Any, store: Store, uri: str, name: str) -> str:
 
 
 def run_url(run: TrackedRun) -> str | None:
-    """The page of a run in the MLflow UI; None where no server shows it."""
-    if not run.tracking_uri.startswith("http"):
-        return None
-    experiment_id = open_client(run.tracking_uri).get_run(run.run_id).info.experiment_id
-    return f"{run.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.run_id}"
+    """The page of a run in the MLflow UI; None where no server shows it, with a warning where it does not answer."""
+    if run.tracking_uri.startswith("http"):
+        with Tolerant("the question for a run's page"):
+            experiment_id = client_of(run).get_run(run.run_id).info.experiment_id
+            return f"{run.tracking_uri.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.run_id}"
+    return None
 
 
 def log_metrics(run: TrackedRun, step: int, metrics: Mapping[str, float]) -> None:
@@ -201,19 +254,19 @@ def log_metrics(run: TrackedRun, step: int, metrics: Mapping[str, float]) -> Non
     found = [Metric(allowed_key(name), float(value), now, step) for name, value in metrics.items()]
     with Tolerant("metrics"):
         for start in range(0, len(found), _MOST_METRICS):
-            open_client(run.tracking_uri).log_batch(run.run_id, metrics=found[start : start + _MOST_METRICS])
+            client_of(run).log_batch(run.run_id, metrics=found[start : start + _MOST_METRICS])
 
 
 def log_file(run: TrackedRun, path: Path, folder: str | None = None) -> None:
     """Copy a file into the run's artifacts; a warning if the server does not answer."""
     with Tolerant(path.name):
-        open_client(run.tracking_uri).log_artifact(run.run_id, str(path), folder)
+        client_of(run).log_artifact(run.run_id, str(path), folder)
 
 
 def log_dict(run: TrackedRun, value: Mapping[str, Any], path: str) -> None:
     """Write a value into the run's artifacts as JSON or YAML, by the path's ending; a warning on no answer."""
     with Tolerant(path):
-        open_client(run.tracking_uri).log_dict(run.run_id, dict(value), path)
+        client_of(run).log_dict(run.run_id, dict(value), path)
 
 
 def log_text(run: TrackedRun, text: str, path: str) -> None:
@@ -227,7 +280,7 @@ def describe_run(run: TrackedRun, page: str) -> None:
     Before it stands what a person said of the run, behind it the way to the Prefect run that made it.
     """
     with Tolerant("the run's description"):
-        client = open_client(run.tracking_uri)
+        client = client_of(run)
         tags = client.get_run(run.run_id).data.tags
         link = f"[Flow run in Prefect]({tags['prefect.flow_run_url']})" if "prefect.flow_run_url" in tags else ""
         parts = [part for part in (tags.get(NOTES, ""), page, link) if part]
@@ -244,7 +297,7 @@ def log_figure(run: TrackedRun, image: bytes, path: str) -> None:
     with Tolerant(path), tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / name
         file.write_bytes(image)
-        open_client(run.tracking_uri).log_artifact(run.run_id, str(file), folder or None)
+        client_of(run).log_artifact(run.run_id, str(file), folder or None)
 
 
 def log_table(
@@ -256,7 +309,7 @@ def log_table(
     from step to step, and a step that is measured again stands there once. Without, they are the whole table.
     """
     with Tolerant(path):
-        client = open_client(run.tracking_uri)
+        client = client_of(run)
         if step is not None:
             rows = _with_other_steps(_read_table(client, run.run_id, path), rows, step)
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -287,13 +340,13 @@ def _read_table(client: Any, run_id: str, path: str) -> list[dict[str, Any]]:
 
 def is_open(run: TrackedRun) -> bool:
     """Whether nobody has marked a run as ended; infra.tracking.tracking_errors() if the server does not answer."""
-    return open_client(run.tracking_uri).get_run(run.run_id).info.status == "RUNNING"
+    return client_of(run).get_run(run.run_id).info.status == "RUNNING"
 
 
 def finish_run(run: TrackedRun, ending: Ending = "FINISHED") -> None:
     """Mark the run as ended; a warning if the server does not answer."""
     with Tolerant("the end of the run"):
-        open_client(run.tracking_uri).set_terminated(run.run_id, ending)
+        client_of(run).set_terminated(run.run_id, ending)
 
 
 @contextmanager

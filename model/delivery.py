@@ -15,7 +15,7 @@ from infra.lock import only_one
 from infra.metric_rows import MetricRows, log_rows
 from infra.store import Store
 from infra.system_metrics import SystemMetrics
-from infra.tracking import Tolerant, TrackedRun, log_file, open_client
+from infra.tracking import Tolerant, TrackedRun, client_of, log_file
 from model.findings.tracking import EVALUATED, deliver_evaluation
 from model.run import EvaluationRecord, LaunchRecord, RunRecord, evaluation_path, trained_tokens
 from model.tracked_checkpoints import TrackedCheckpoints
@@ -38,7 +38,7 @@ class Delivery:
     def deliver(self) -> int:
         """Send what is new, and say how many steps that was."""
         sent = self._rows.deliver()
-        client = open_client(self._tracked.tracking_uri)
+        client = client_of(self._tracked)
         if sent and self._cost is not None:
             log_rows(client, self._tracked.run_id, [{"step": self._rows.last_step, **self._cost.metrics()}])
         self._deliver_evaluations(client)
@@ -127,7 +127,7 @@ def deliver_samples(system: SystemMetrics, tracked: TrackedRun) -> None:
     samples = system.waiting()
     if not samples:
         return
-    client = open_client(tracked.tracking_uri)
+    client = client_of(tracked)
     began = client.get_run(tracked.run_id).info.start_time
     for start in range(0, len(samples), _SAMPLES):
         part = samples[start : start + _SAMPLES]

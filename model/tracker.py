@@ -25,7 +25,7 @@ from infra.settings import Settings
 from infra.software import hardware_tags
 from infra.store import Store
 from infra.system_metrics import SystemMetrics
-from infra.tracking import Tolerant, TrackedRun, is_open, open_client
+from infra.tracking import Tolerant, TrackedRun, client_of, is_open
 from model.delivery import CostMeter, Delivery, deliver_samples, delivering_alone
 from model.run import LaunchRecord, RunRecord, load_launch, open_run_folder
 
@@ -183,7 +183,7 @@ class _Reporting(_Watch):
         """Send what is new."""
         self._cost.save()
         if not self._greeted:
-            client = open_client(self.tracked.tracking_uri)
+            client = client_of(self.tracked)
             client.update_run(self.tracked.run_id, status="RUNNING")  # a scheduler may have started the ranks again
             self._greet(client)
         self._delivery.deliver()
@@ -196,7 +196,7 @@ class _Reporting(_Watch):
     def finish(self, said: bytes) -> None:
         """Send the rest; a rank that has not said that training is complete has left it unfinished."""
         self._cost.save(now=True)
-        client = open_client(self.tracked.tracking_uri)
+        client = client_of(self.tracked)
         if not self._greeted:
             self._greet(client)
         self._delivery.finish()

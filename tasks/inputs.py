@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar, cast
 import fsspec
 from pydantic import Field
 
+from infra.address import Address
 from infra.errors import BadInput, DamagedData
 from infra.settings import Settings, operational
 from infra.store import Store
@@ -26,7 +27,7 @@ BLOCK = 1 << 22
 class UserFile(Settings):
     """A file or folder on the machines that do the work, or a file at an fsspec URL."""
 
-    path: str = operational(..., min_length=1)
+    path: Address = operational(..., min_length=1)
     """Where it lies; the same path must lead to it on every worker."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """Digest of its content; filled in when the run starts, checked where it is given."""

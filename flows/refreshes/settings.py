@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from infra.address import Address
 from infra.environment import Environment
 from infra.settings import Settings, opened, operational
 from model.config import Duration, EvaluationSettings, OptimizerSettings
@@ -69,7 +70,7 @@ class RefreshSettings(Settings):
     corpus: CorpusSettings = opened(CorpusSettings())
     """From a crawl to token shards. source.crawl is chosen by the refresh; the tokenizer is that of the version before
     where there is one; dedup.index is the dataset's name unless set."""
-    collinfo: str | None = operational(None, min_length=1)
+    collinfo: Address | None = operational(None, min_length=1)
     """Address of the list of crawls; unset takes collinfo.json of the source."""
     drift: DriftSettings = DriftSettings()
     """How far a version may differ from the one before it without an alarm."""

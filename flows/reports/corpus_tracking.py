@@ -8,6 +8,7 @@ read the dataset's report.
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from prefect.runtime import flow_run
@@ -15,6 +16,7 @@ from prefect.runtime import flow_run
 from flows.config import TrackingSettings
 from flows.reports.reporting import link_mlflow_run
 from flows.reports.tracking_tags import experiment, run_tags, run_title
+from flows.runs import tracking_uri
 from infra.change_report import ChangeReport, headline
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -25,14 +27,14 @@ from infra.store import Store
 from infra.tracking import (
     Tolerant,
     TrackedRun,
+    client_of,
     describe_run,
     ending_with,
-    has_run,
     log_metrics,
     log_table,
     log_text,
-    open_client,
     open_run,
+    run_at,
 )
 from model.run import LaunchRecord
 
@@ -53,8 +55,8 @@ def track_corpus(
 def _track(
     store: Store, dataset: DatasetManifest, report: CorpusReport, environment: Environment, tracking: TrackingSettings
 ) -> TrackedRun:
-    earlier = tracked_corpus(store, dataset.folder)
-    if earlier is not None and has_run(earlier):
+    if (earlier := _earlier(store, dataset, tracking_uri(store, environment))) is not None:
+        LaunchRecord(tracked=earlier).save(store, _path(dataset.folder))
         return earlier
     name = f"{dataset.name}/{dataset.version}"
     tags = {"dataset": name, "dataset.fingerprint": dataset.fingerprint, **tracking.tags}
@@ -77,6 +79,18 @@ def _track(
     return tracked
 
 
+def _earlier(store: Store, dataset: DatasetManifest, wanted: str) -> TrackedRun | None:
+    """The dataset's run, where it is wanted or where it was recorded: a server that is silent there may be gone."""
+    recorded = tracked_corpus(store, dataset.folder)
+    if recorded is None:
+        return None
+    if (found := run_at(recorded, wanted)) is not None:
+        return found
+    with suppress(BadInput):
+        return run_at(recorded, recorded.tracking_uri)
+    return None
+
+
 def track_changes(store: Store, report: ChangeReport, previous: DatasetManifest | None) -> None:
     """Add what a refresh brought to the MLflow run of its dataset; nothing where that is not tracked."""
     tracked = tracked_corpus(store, report.folder)
@@ -84,7 +98,7 @@ def track_changes(store: Store, report: ChangeReport, previous: DatasetManifest 
         return
     with Tolerant("the change report"):
         if previous is not None:
-            client = open_client(tracked.tracking_uri)
+            client = client_of(tracked)
             log_inputs(client, tracked.run_id, [used_dataset(store, previous, "previous")])
         log_metrics(tracked, 0, change_metrics(report))
         described = ChangeReport.model_validate({**report.model_dump(), "hosts": ()})

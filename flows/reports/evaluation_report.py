@@ -14,7 +14,8 @@ from infra.report import short
 from infra.store import Store
 from infra.tables_page import PageTable, as_html
 from infra.tracking import log_figure, log_text
-from model.run import EvaluationRecord, RunRecord, evaluation_folder, load_launch
+from model.delivery import deliver_rest
+from model.run import EvaluationRecord, RunRecord, evaluation_folder, finished_training, load_launch
 
 
 def publish_evaluation(store: Store, run: RunRecord, record: EvaluationRecord, tokens: int) -> str:
@@ -27,6 +28,8 @@ def publish_evaluation(store: Store, run: RunRecord, record: EvaluationRecord, t
     for name, image in figures.items():
         store.write_bytes(f"{folder}/figures/{name}", image)
     if (tracked := load_launch(store, run).tracked) is not None:
+        if finished_training(store, run) is not None:  # one that goes on delivers by itself
+            deliver_rest(store, run, tracked)
         log_text(tracked, page, "evaluation.html")
         for name, image in figures.items():
             log_figure(tracked, image, f"figures/{name}")

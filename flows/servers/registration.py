@@ -4,15 +4,19 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, takewhile
 from typing import Any, NamedTuple
 
 from flows.deployments import JOB_VARIABLES, VERSION, FlowDeployment, every_deployment
 from flows.servers.automations import HeartbeatSettings, register_automations
+from flows.servers.server import reach_prefect_server
+from infra.address import is_relative
 from infra.environment import Environment
-from infra.forms import words_of
+from infra.errors import BadInput
+from infra.forms import typed_as_json, words_of
+from infra.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +26,24 @@ def register(environment: Environment, pool: str, heartbeats: HeartbeatSettings 
 
     One that is there already gets today's form and description, and keeps its schedules, whether it is paused, how many
     of its runs may go on at once and its work queue: those a person may have set. It also keeps the addresses that are
-    not stated now, and all parameters if a person has saved others than were registered (`fill_again`).
+    not stated now, and all parameters if a person has saved others than were registered (`fill_again`), on a schedule
+    too. BadInput where there is no server, or a form would have no root; nothing is registered then.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    addresses = environment.model_dump(mode="json", exclude_unset=True)
+    _require_server()
+    addresses = _stated(environment)
     with get_client(sync_client=True) as client:
+        known = [_known(client, each) for each in every_deployment()]
+        require_root(addresses, [each.parameters if each is not None else {} for each in known])
         with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         register_automations(client, heartbeats)
         job = {**JOB_VARIABLES, "env": {**JOB_VARIABLES["env"], **heartbeats.environment}}
-        return [_register(client, each, addresses, pool, job) for each in every_deployment()]
+        pairs = zip(every_deployment(), known, strict=True)
+        return [_register(client, each, before, addresses, pool, job) for each, before in pairs]
 
 
 def make_queues(pool: str, names: Iterable[str]) -> None:
@@ -48,11 +57,53 @@ def make_queues(pool: str, names: Iterable[str]) -> None:
                 client.create_work_queue(name=name, work_pool_name=pool)
 
 
+def _require_server() -> None:
+    if not reach_prefect_server():
+        raise BadInput(
+            "no Prefect server is named",
+            "flows are registered with one that stays",
+            "Set PREFECT_API_URL, or give the --root of a `gristmill up` that runs",
+        )
+
+
+def _stated(environment: Environment) -> dict[str, Any]:
+    """The addresses that are stated, a folder as it is seen from here: flow runs have other working folders."""
+    stated = environment.model_dump(mode="json", exclude_unset=True)
+    if "root" in stated and is_relative(environment.root):
+        stated["root"] = Store(environment.root).full_path("")
+    return stated
+
+
+def require_root(addresses: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> None:
+    """BadInput if some deployment would have no root, given the addresses that are stated and all known parameters."""
+    roots = [{**FlowDeployment.addresses(each), **addresses}.get("root", Environment().root) for each in known]
+    if any(map(is_relative, roots)):
+        raise BadInput(
+            "environment.root is not stated",
+            "every form is filled in with an absolute root or a URL; files of a run would be deleted with its folder",
+            "Give it: gristmill register --root /FOLDER",
+        )
+
+
+def _known(client: Any, deployment: FlowDeployment) -> Any:
+    """What the server knows of a deployment; None where it is new."""
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return client.read_deployment_by_name(f"{deployment.load().name}/{deployment.name}")
+    except ObjectNotFound:
+        return None
+
+
 def _register(
-    client: Any, deployment: FlowDeployment, addresses: Mapping[str, Any], pool: str, job: Mapping[str, Any]
+    client: Any,
+    deployment: FlowDeployment,
+    known: Any,
+    addresses: Mapping[str, Any],
+    pool: str,
+    job: Mapping[str, Any],
 ) -> str:
     from prefect.client.schemas.actions import DeploymentUpdate
-    from prefect.exceptions import ObjectNotFound
 
     flow = deployment.load()
     name, form = f"{flow.name}/{deployment.name}", _form(flow)
@@ -66,9 +117,7 @@ def _register(
         "job_variables": dict(job),
         "pull_steps": [],
     }
-    try:
-        known = client.read_deployment_by_name(name)
-    except ObjectNotFound:
+    if known is None:
         own, filled = client.create_flow_from_name(flow.name), deployment.form(addresses)
         values |= {"version": VERSION + _mark(filled), "parameters": filled}
         client.create_deployment(own, deployment.name, **values, **_once(deployment))
@@ -76,12 +125,21 @@ def _register(
         if known.work_pool_name == pool:  # Prefect would put it back to the pool's default queue
             del values["work_pool_name"]
         filling = fill_again(deployment, known.parameters, known.version or "", addresses, form)
-        if filling.dropped:
-            gone = ", ".join(filling.dropped)
-            logger.warning("%s: dropped from its saved parameters, because it takes no such: %s", name, gone)
+        _tell(name, filling.dropped)
         values |= {"version": filling.version, "parameters": filling.parameters}
         client.update_deployment(known.id, DeploymentUpdate(**values))
+        for schedule in known.schedules:
+            kept, dropped = still_taken(schedule.parameters, form)
+            _tell(f"a schedule of {name}", dropped)
+            if kept != schedule.parameters:
+                client.update_deployment_schedule(known.id, schedule.id, parameters=kept)
     return name
+
+
+def _tell(whose: str, dropped: Sequence[str]) -> None:
+    if dropped:
+        gone = ", ".join(dropped)
+        logger.warning("%s: dropped from its saved parameters, because it takes no such: %s", whose, gone)
 
 
 class Filling(NamedTuple):
@@ -110,6 +168,27 @@ def fill_again(
     kept = copy.deepcopy(today if unchanged else deployment.at(given, {**today, **known}))
     dropped = list(_drop_refused(kept, form))
     return Filling(kept, VERSION + (_mark(kept) if unchanged or kept == today else ""), dropped)
+
+
+def still_taken(saved: Mapping[str, Any], form: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Parameters saved on a schedule without what the form does not take any more, and the paths of that.
+
+    JSON text, which the server keeps there as it was typed, is read. What cannot be read stays: its runs fail.
+    """
+    kept = None
+    with suppress(json.JSONDecodeError):
+        kept = _read(dict(saved))
+    if not isinstance(kept, dict):
+        return dict(saved), []
+    return kept, list(_drop_refused(kept, form))
+
+
+def _read(values: Any) -> Any:
+    """The same with all JSON text read."""
+    values = typed_as_json(values)
+    if isinstance(values, dict):
+        return {name: _read(each) for name, each in values.items()}
+    return [_read(each) for each in values] if isinstance(values, list) else values
 
 
 def _mark(parameters: Mapping[str, Any]) -> str:

@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
+from infra.address import masked
 from infra.child import child_command
 from infra.errors import RunFailed
 from infra.services import answers
@@ -22,6 +24,8 @@ from infra.store import Store
 logger = logging.getLogger(__name__)
 START_SECONDS = 180.0
 STOP_SECONDS = 10.0
+OWNER_ALONE = 0o077
+"""Mask of the files that servers make: their databases hold people's passwords, if only as hashes."""
 
 
 def ensure_prefect_server(home: Path) -> None:
@@ -32,7 +36,7 @@ def ensure_prefect_server(home: Path) -> None:
     """
     if has_own_server():
         return
-    home.mkdir(parents=True, exist_ok=True)
+    make_home(home)
     port, reservation = _port()
     address = {
         "PREFECT_HOME": str(home),
@@ -47,11 +51,22 @@ def ensure_prefect_server(home: Path) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=OWNER_ALONE,
         )
     atexit.register(_stop, process, reservation)
     os.environ.update(address)
     _wait(process, f"{address['PREFECT_API_URL']}/ready", home / "server.log")
     logger.info("Prefect: %s while this runs", address["PREFECT_UI_URL"])
+
+
+def make_home(folder: Path) -> None:
+    """Make Prefect's folder, for its owner alone: the key of all Secret blocks is in the database there.
+
+    Prefect does so itself, but not where it finds the folder made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(PermissionError):  # another's, who decides
+        folder.chmod(0o700)
 
 
 def server_variables(port: int) -> dict[str, str]:
@@ -73,6 +88,26 @@ def has_own_server() -> bool:
     except (OSError, tomllib.TOMLDecodeError):
         return False
     return "PREFECT_API_URL" in settings.get("profiles", {}).get(settings.get("active", ""), {})
+
+
+def reach_prefect_server() -> bool:
+    """Whether Prefect knows the address of a server; RunFailed if that server cannot be used. Imports Prefect."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import get_current_settings
+
+    if (address := get_current_settings().api.url) is None:
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            client.raise_for_api_version_mismatch()
+    except (RuntimeError, ValueError, PrefectHTTPStatusError) as error:
+        raise RunFailed(
+            masked(f"Prefect's server {address} cannot be used ({error.__cause__ or error})"),
+            "it must answer, know us, and be of our major version",
+            "Start it, or correct PREFECT_API_URL and PREFECT_API_AUTH_STRING",
+        ) from error
+    return True
 
 
 def look_further(store: Store) -> dict[str, str]:

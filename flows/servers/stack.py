@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from pydantic import Field
 from flows import progress
 from flows.servers.automations import HeartbeatSettings
 from flows.servers.init import logins
-from flows.servers.server import server_variables
+from flows.servers.server import OWNER_ALONE, make_home, server_variables
 from infra.environment import Environment
 from infra.services import RunningService, Service, Services, read_record, stop
 from infra.settings import Settings, operational
@@ -159,6 +160,7 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     folder = services_folder(str(root))
     with Services(folder) as services:
         settings_path(folder).write_text(settings.model_dump_json(indent=1))
+        _close_to_others(root)
         if settings.secrets is not None:
             os.environ.update(_dask_certificates(folder / "dask-certificates"))
         _upgrade_mlflow(root)
@@ -175,6 +177,14 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
         say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
         while not asked.wait(1):
             services.look_after()
+
+
+def _close_to_others(root: Path) -> None:
+    """Have databases, which the servers show to whom they know, be files of their owner alone."""
+    make_home(root / "prefect")
+    for name in ("mlflow.db", "mlflow_users.db"):
+        with suppress(FileNotFoundError, PermissionError):  # its server makes it, or it is another's
+            (root / name).chmod(0o600)
 
 
 def _upgrade_mlflow(root: Path) -> None:
@@ -245,6 +255,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             settings.prefect_url,
             f"{settings.prefect_url}/api/ready",
             [settings.prefect_port],
+            umask=OWNER_ALONE,
         ),
         Service(
             "mlflow-server",
@@ -261,6 +272,7 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
             f"{settings.mlflow_url}/api/2.0/mlflow/experiments/get?experiment_id=0",
             [settings.mlflow_port],
             {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+            OWNER_ALONE,
         ),
         Service(
             "dask-scheduler",

@@ -10,13 +10,15 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import IO, NoReturn
 from urllib.parse import unquote, urlsplit
 
+from infra.address import masked
 from infra.child import die_with_parent
 from infra.errors import BadInput, DamagedData, DiskFull, GristmillError, RunFailed
 from infra.line_limit import LineLimit
@@ -105,25 +107,42 @@ def _error_from(text: str) -> GristmillError:
 
 def redact(line: str, secrets: tuple[str, ...] = ()) -> str:
     """The line without the passwords of its URLs and without the given secrets."""
-    line = re.sub(r"(\w+://[^\s:/@]*):[^\s/@]+@", r"\1:***@", line)
+    line = masked(line)
     for secret in secrets:
         line = line.replace(secret, "***")
     return line
 
 
-def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Values of variables that by their name hold a secret, and passwords of a login or a URL in any of them.
+class RedactedLines(threading.Thread):
+    """Writes the lines of a process to a file that others may read, without secrets, as they come."""
 
-    Short ones are left out: they would redact ordinary words.
+    def __init__(self, source: IO[str], to: IO[str], secrets: tuple[str, ...]) -> None:
+        super().__init__(daemon=True)
+        self._source, self._to, self._secrets = source, to, secrets
+        self.start()
+
+    def run(self) -> None:
+        """Until the last process that has the other end has closed it."""
+        for line in self._source:
+            self._to.write(redact(line, self._secrets))
+            self._to.flush()
+
+
+def secrets_of(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Values, lines and long words of variables that by their name hold a secret, and passwords of URLs in any.
+
+    Short ones are left out: they would redact ordinary words. Long ones are first, because they may hold others.
     """
-    found = (each for name, value in environment.items() for each in _secrets_in(name, value))
-    return tuple(dict.fromkeys(each for each in found if len(each) >= 8))
+    found = {each for name, value in environment.items() for each in _secrets_in(name, value)}
+    return tuple(sorted((each for each in found if len(each) >= 8), key=lambda each: (-len(each), each)))
 
 
 def _secrets_in(name: str, value: str) -> Iterator[str]:
     if names_a_secret(name):
         yield value
         yield value.partition(":")[2]  # of USER:PASSWORD
+        yield from value.splitlines()  # of a key in PEM
+        yield from re.findall(r"[^\s\"',;]{16,}", value)  # of headers, of a connection string
     with suppress(ValueError):  # not every text with :// is a URL
         password = urlsplit(value).password or ""
         yield password
@@ -132,7 +151,8 @@ def _secrets_in(name: str, value: str) -> Iterator[str]:
 
 def names_a_secret(variable: str) -> bool:
     """Whether an environment variable holds a secret, by its name."""
-    names = r"PASSWORD|PASSWD|SECRET|TOKEN|_KEY$|CREDENTIAL|AUTH_STRING|LOGIN$"
+    names = r"PASSWORD|PASSWD|PASSPHRASE|_PWD$|SECRET|TOKEN|_KEY$|APIKEY|CREDENTIAL|LOGIN$|AUTH$|AUTH_STRING"
+    names += r"|CONNECTION_STRING|_SAS$|CUSTOM_HEADERS"
     return bool(re.search(names, variable, re.IGNORECASE))
 
 

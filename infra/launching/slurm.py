@@ -9,7 +9,7 @@ Several jobs that are handed in together are one job array. Its records are writ
 flow which was killed meanwhile finds its jobs by the array's name. Whoever stops one of them stops the array.
 
     FOLDER/jobs/model.train.json     the job's number, until it has ended
-    FOLDER/jobs/123_0_log.out        lines of its first node; of the second one, 123_1_log.out
+    FOLDER/jobs/123_0_log.out        lines of its first node, without secrets; of the second one, 123_1_log.out
     FOLDER/jobs/123_submitted.pkl    submitit's files, and its job script
     FOLDER/jobs/123.stop             the launcher asked the job to stop
     FOLDER/jobs/124_3_0_log.out      of an array, all jobs' files lie in the folder of the first one

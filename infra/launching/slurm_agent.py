@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,11 +24,13 @@ from infra.child import child_command
 from infra.errors import RunFailed
 from infra.launching.launch import JobSpec, agent_arguments, agent_environment
 from infra.launching.launcher_settings import NodeShape
+from infra.launching.ranks import RedactedLines, secrets_of
 
 logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 _SIGNALS_APART_SECONDS = 5.0
 """Nodes may hear of the same signal that long after one another."""
+_LINES_SECONDS = 5.0
 
 
 class NodeAgent:
@@ -36,7 +39,8 @@ class NodeAgent:
     def __init__(self, spec: JobSpec, shape: NodeShape, requeue: bool, files: str = "") -> None:
         """`files` is the folder of the job's files, where the job is one of an array."""
         self._spec, self._shape, self._requeue, self._files = spec, shape, requeue, files
-        self._agent: subprocess.Popen[bytes] | None = None
+        self._agent: subprocess.Popen[str] | None = None
+        self._lines: RedactedLines | None = None
         self._heard: set[int] = set()
         self._agent_knows = False
 
@@ -55,6 +59,7 @@ class NodeAgent:
                 if signal.SIGUSR2 in self._heard and self._is_first:
                     queue_again(signal.SIGUSR2, None)
                 time.sleep(_POLL_SECONDS)
+            self._await_lines()
         if code and self._is_wished_for():
             if self._is_first and _is_running():
                 queue_again(signal.SIGUSR2, None)
@@ -69,7 +74,7 @@ class NodeAgent:
         self._heard.add(number)
         self._agent_knows |= number == signal.SIGTERM and self._agent is not None
 
-    def _tell(self, agent: "subprocess.Popen[bytes]") -> None:
+    def _tell(self, agent: "subprocess.Popen[str]") -> None:
         """Have the agent stop its ranks; a second SIGTERM would make it leave them alone."""
         if not self._agent_knows:
             self._agent_knows = True
@@ -99,7 +104,7 @@ class NodeAgent:
         files += [Path(self._files) / f"{array}.stop"] if array else []
         return any(path.exists() for path in files)
 
-    def _start(self, logs: str) -> subprocess.Popen[bytes]:
+    def _start(self, logs: str) -> subprocess.Popen[str]:
         # srun runs on the first node; its address is one that Slurm itself uses between nodes.
         port = 15000 + int(os.environ["SLURM_JOB_ID"]) % 15000
         meeting = [
@@ -111,20 +116,33 @@ class NodeAgent:
             f"--rdzv-endpoint={os.environ['SLURM_LAUNCH_NODE_IPADDR']}:{port}",
             f"--rdzv-conf=is_host={int(self._is_first)}",
         ]
-        return subprocess.Popen(
+        environment = {**os.environ, **agent_environment(self._spec)}
+        agent = subprocess.Popen(
             child_command("torch.distributed.run", agent_arguments(self._spec, meeting, logs)),
-            env={**os.environ, **agent_environment(self._spec)},
+            env=environment,
+            stdout=subprocess.PIPE,  # Slurm writes what this process says into a file
             stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
             preexec_fn=_ignore_warnings,
         )
+        assert agent.stdout is not None
+        self._lines = RedactedLines(agent.stdout, sys.stdout, secrets_of(environment))
+        return agent
 
-    def _wait_for_ranks(self, agent: subprocess.Popen[bytes]) -> None:
+    def _wait_for_ranks(self, agent: subprocess.Popen[str]) -> None:
         try:
             agent.wait(self._spec.grace_seconds + 5)
         except subprocess.TimeoutExpired:
             logger.warning("the ranks did not stop within %d s and are killed", self._spec.grace_seconds)
             agent.kill()  # the ranks follow through their death signal
             agent.wait()
+        self._await_lines()
+
+    def _await_lines(self) -> None:
+        """The last ones, after the agent's end; something that it has left behind may keep the other end open."""
+        if self._lines is not None:
+            self._lines.join(_LINES_SECONDS)
 
     def _is_wished_for(self) -> bool:
         """Whether ranks that ended were told to by Slurm, to go on later."""

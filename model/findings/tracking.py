@@ -4,7 +4,7 @@ from infra.manifest import load_dataset
 from infra.run_description import log_inputs, used_dataset
 from infra.store import Store
 from infra.tracked_models import log_checkpoint
-from infra.tracking import Tolerant, TrackedRun, describe_run, log_file, log_metrics, log_table, open_client
+from infra.tracking import Tolerant, TrackedRun, client_of, describe_run, log_file, log_metrics, log_table
 from model.findings.tracked import (
     benchmark_rows,
     evaluation_metrics,
@@ -34,7 +34,7 @@ def deliver_evaluation(
     store: Store, run: RunRecord, record: EvaluationRecord, tokens: int, tracked: TrackedRun
 ) -> None:
     """The same; infra.tracking.tracking_errors() if the server does not answer."""
-    client = open_client(tracked.tracking_uri)
+    client = client_of(tracked)
     names = [f"{run.dataset}/{run.dataset_version}", *record.settings.held_out]
     measured = [load_dataset(store, *name.split("/")) for name in dict.fromkeys(names)]
     log_inputs(client, tracked.run_id, [used_dataset(store, each, "evaluation") for each in measured])

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import Field
 
+from infra.address import Address
 from infra.errors import BadInput
 from infra.manifest import fingerprint
 from infra.settings import Settings, operational
@@ -60,7 +61,7 @@ class CollectionSettings(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the collection: the column `source` of its documents."""
-    paths: tuple[str, ...] = operational((), min_length=1)
+    paths: tuple[Address, ...] = operational((), min_length=1)
     """Files, folders or patterns such as /data/*.jsonl.zst, on this machine or as fsspec URLs. Where they lie does not
     enter the fingerprint, what they hold does."""
     format: Format = "jsonl"

@@ -13,6 +13,7 @@ from typing import cast
 import pyarrow as pa
 from pydantic import Field
 
+from infra.address import Address
 from infra.schema import RESPONSES
 from infra.settings import Settings, operational
 from infra.store import Store
@@ -45,20 +46,20 @@ class SelectSettings(Settings):
     )
     """Directives of the column opt_out that drop a page. Left out by default: noimageai (of pictures alone),
     noarchive and nocache (on showing copies). An empty list honours none."""
-    ut1_folder: str | None = operational(None)
+    ut1_folder: Address | None = operational(None)
     """A copy of UT1's blacklists: a folder or fsspec URL with a folder for each category."""
     ut1_categories: tuple[str, ...] = operational(())
     """Categories of UT1 to block, such as adult and phishing."""
-    host_lists: tuple[str, ...] = operational(())
+    host_lists: tuple[Address, ...] = operational(())
     """Files of registered domains and hosts: plain, hosts files or ad blockers' rules. A registered domain stands for
     all its hosts. Paths do not enter the fingerprint, what the lists say does."""
-    url_lists: tuple[str, ...] = operational(())
+    url_lists: tuple[Address, ...] = operational(())
     """Files of URLs."""
-    word_lists: tuple[str, ...] = operational(())
+    word_lists: tuple[Address, ...] = operational(())
     """Files of words, one of which in a URL is enough."""
-    soft_word_lists: tuple[str, ...] = operational(())
+    soft_word_lists: tuple[Address, ...] = operational(())
     """Files of words of which soft_word_threshold different ones are enough."""
-    subword_lists: tuple[str, ...] = operational(())
+    subword_lists: tuple[Address, ...] = operational(())
     """Files of character sequences that block anywhere in a URL, whatever stands between their characters."""
     soft_word_threshold: int = Field(default=2, ge=1)
     """Soft words that block a URL together (datatrove's default)."""

@@ -15,6 +15,7 @@ import pyarrow as pa
 import sentencepiece
 from pydantic import Field
 
+from infra.address import Address
 from infra.errors import BadInput
 from infra.manifest import StageManifest, TokenizerRecord
 from infra.settings import Settings
@@ -44,7 +45,7 @@ class TokenizerSettings(SampleSettings):
     """Share of the sample's characters that get pieces; the rest is spelled in bytes."""
     max_line_bytes: int = Field(default=8192, ge=64)
     """Longer lines are learned from in parts of this size: sentencepiece would skip them."""
-    path: str | None = Field(default=None, min_length=1)
+    path: Address | None = Field(default=None, min_length=1)
     """An existing tokenizer to take instead of learning one, as a path, below the root too, or fsspec URL: a
     sentencepiece model, a tokenizer.json of Hugging Face or a file of tiktoken ranks."""
     existing: ExistingSettings = ExistingSettings()

@@ -53,7 +53,9 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     found = ask(address)
     (schedule,) = found["schedules"]
     assert not schedule["active"]
-    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": True})
+    overrides = {"refresh": {"dataset": "mine", "gone": 1}}
+    switched = {"active": True, "parameters": overrides}
+    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", switched)
     patch(f"{stack.api}/deployments/{found['id']}", {"concurrency_limit": 3, "description": "mine"})
     saved = {**found["parameters"], "refresh": {"dataset": "mine", "budget": {"bytes": 10**9}}}
     patch(f"{stack.api}/deployments/{found['id']}", {"parameters": saved})
@@ -62,6 +64,7 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     again = ask(address)
     assert again["parameters"] == saved
     assert again["schedules"][0]["active"]
+    assert again["schedules"][0]["parameters"] == {"refresh": {"dataset": "mine"}}, "but for what the form has no more"
     assert again["global_concurrency_limit"]["limit"] == 3
     assert again["description"] == found["description"], "texts are those of the code"
     assert again["parameters"]["environment"] == found["parameters"]["environment"]
@@ -69,7 +72,7 @@ def test_registering_again_keeps_what_a_person_has_set(stack: Stack):
     patch(f"{stack.api}/deployments/{found['id']}", {"parameters": found["parameters"]})
     chain = ask(f"{stack.api}/deployments/name/crawl_to_model/demo")["parameters"]["settings"]
     assert chain["environment"]["scheduler"] == stack.dask
-    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False})
+    patch(f"{stack.api}/deployments/{found['id']}/schedules/{schedule['id']}", {"active": False, "parameters": {}})
 
 
 def patch(url: str, body: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ def test_both_servers_ask_for_logins_and_everything_registers(tmp_path: Path, cl
         experiments = f"{stack.mlflow}/api/2.0/mlflow/experiments/search"
         assert refused(experiments, {"max_results": 1}) == 401
         assert ask(experiments, {"max_results": 1}, f"admin:{secrets['GRISTMILL_MLFLOW_PASSWORD']}")["experiments"]
+        assert (tmp_path / "root/mlflow_users.db").stat().st_mode & 0o077 == 0
         assert not any(each.trouble for each in status(str(tmp_path / "root")).services)
         known = ask(f"{stack.api}/deployments/name/build_corpus/default", None, secrets["GRISTMILL_PREFECT_LOGIN"])
         scheduler = known["parameters"]["environment"]["scheduler"]

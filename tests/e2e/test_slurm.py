@@ -105,9 +105,8 @@ def raise_interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_job_of_two_nodes_trains_to_the_end(dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_of_two_nodes_trains_to_the_end(dataset) -> None:
     store, run = dataset[0], prepared(dataset, "nodes", steps=6, processes=4)
-    monkeypatch.setenv("TEST_PASSWORD", "correct-horse-battery")
     lines: list[str] = []
     result = SlurmLauncher(SETTINGS).run(spec_of(store, run), lines.append)
     summary = finished_training(store, run)
@@ -118,7 +117,20 @@ def test_a_job_of_two_nodes_trains_to_the_end(dataset, monkeypatch: pytest.Monke
     assert {line[: len("[rank 0]")] for line in lines} == {"[rank 0]"}
     kept = list(store.local_path(f"{run.folder}/jobs").iterdir())
     assert "model.train.json" not in [path.name for path in kept], "the job has ended"
-    assert not [path for path in kept if b"correct-horse" in path.read_bytes()], "secrets stay in the environment"
+
+
+def test_secrets_that_ranks_print_stay_out_of_the_files_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_PASSWORD", "correct-horse-battery")
+    (tmp_path / "telling.py").write_text("import os; print('it is', os.environ['TEST_PASSWORD'])")
+    spec = JobSpec(module="telling", environment={"PYTHONPATH": str(tmp_path)}, processes=2, folder=str(tmp_path))
+    lines: list[str] = []
+    SlurmLauncher(SETTINGS).run(spec, lines.append)
+    assert sorted(lines) == ["[rank 0] it is ***", "[rank 1] it is ***"]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "jobs").iterdir()}
+    assert any(b"it is ***" in content for content in kept.values()), "the files are those of the job"
+    assert not [name for name, content in kept.items() if b"correct-horse" in content]
 
 
 def test_cancelling_writes_a_checkpoint_and_ends_the_job(dataset) -> None:

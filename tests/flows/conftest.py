@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.store import Store
+from tests.model.findings.contenders import DATASET
 from tests.tasks.documents import prose
 from tests.tasks.records import members, page, response, warcinfo, write_crawl
 
@@ -26,6 +28,14 @@ def small_crawl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pages = [response(f"https://docs.test/{number}", page(text)) for number, text in enumerate(prose())]
     write_crawl(root, [members(warcinfo(), *pages[shard::SHARDS]) for shard in range(SHARDS)])
     return root
+
+
+@pytest.fixture(scope="session")
+def evaluated_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A root for `tests.flows.evaluated_runs.trained`; MLflow's database there takes a second to make."""
+    store = Store(str(tmp_path_factory.mktemp("evaluated")))
+    DATASET.save(store, f"{DATASET.folder}/manifest.json")
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,9 @@ from tests.tasks.records import CRAWL
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("team")
+    folder = tmp_path_factory.mktemp("team")
+    (folder / "prefect").mkdir(mode=0o755)  # by a command of an earlier version
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,8 @@ def test_a_wrong_value_is_refused_before_anything_starts(team: Stack):
 
 def test_status_says_what_runs_and_down_stops_all_of_it(team: Stack, root: Path):
     """The last test of this module."""
+    closed = [root / name for name in ("prefect", "prefect/prefect.db", "mlflow.db")]
+    assert {each.stat().st_mode & 0o077 for each in closed} == {0}
     services = status(str(root)).services
     names = ["prefect-server", "mlflow-server", "dask-scheduler", "dask-workers", "prefect-worker"]
     assert [each.name for each in services] == names

@@ -7,10 +7,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from flows.promotion import Promotion, champion_of, evaluated, foreseen, promote_run, take_back
+from infra.cost import CostSettings
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.store import Store
-from infra.tracking import TrackedRun
+from infra.tracking import TrackedRun, default_tracking_uri
 from model.findings.contender import Contender
 from model.findings.verdict import PromotionSettings, Verdict
 from model.run import LaunchRecord, RunRecord, evaluation_path, load_launch
@@ -134,6 +135,19 @@ def test_a_run_that_was_not_tracked_is_given_a_run(store, environment) -> None:
     promote(store, environment, "untracked", model="untracked")
     found = champion_of(environment, "untracked").versions["champion"]
     assert found.run_id == tracked(store, run).run_id != lost.run_id
+
+
+def test_a_run_that_was_recorded_by_another_address_is_the_same(store, environment) -> None:
+    run = trained(store, "moved", 0.5)
+    before = tracked(store, run).model_copy(update={"tracking_uri": "http://127.0.0.1:9"})
+    launch = LaunchRecord(tracked=before, flow_run_id="1", prices=CostSettings(gpu_hour=2.5))
+    launch.save(store, f"{run.folder}/launch.json")
+    found = promote(store, environment, "moved", model="moved").champion
+    assert found is not None
+    assert found.run_id == before.run_id
+    known = load_launch(store, run)
+    assert known.tracked == before.model_copy(update={"tracking_uri": default_tracking_uri(store)})
+    assert (known.flow_run_id, known.prices) == ("1", launch.prices)
 
 
 def test_evaluations_without_scores_can_be_first_but_not_next(store, environment) -> None:

@@ -1,5 +1,6 @@
 """A restore looks first, writes then, and goes on where it was stopped."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from mlflow.tracking import MlflowClient
 from flows.backup import Backup, back_up
 from flows.restoring import restore
 from infra.errors import BadInput, DamagedData, RunFailed
+from infra.run_description import UsedDataset
 from infra.store import Store
 from infra.tracked_models import log_checkpoint
 from infra.tracking import log_text, open_run
+from model.run import LaunchRecord
 from tests.infra.test_registry import checkpoint
 
 
@@ -69,19 +72,30 @@ def test_it_goes_on_where_it_was_stopped(root: Path, tmp_path: Path):
     assert not (new / "restoring.json").exists()
 
 
-def test_mlflow_finds_its_artifacts_under_another_root(tmp_path: Path):
-    old, new = tmp_path / "root_1", tmp_path / "other"
+def test_mlflow_finds_its_artifacts_under_another_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    old, new = tmp_path / "root_1 of us", tmp_path / "other"
     store = Store(str(old))
-    run = open_run(store, None, "tests", "small")
+    source = json.dumps({"uri": f"{old}/datasets/d/1/manifest.json"})
+    used = UsedDataset(name="d/1", digest="d1", source=source, context="training")
+    run = open_run(store, None, "tests", "small", datasets=[used])
     log_text(run, "# Page", "page.md")
     log_checkpoint(MlflowClient(run.tracking_uri), run, checkpoint("aa", tags={"checkpoint.path": f"{old}/runs/small"}))
+    names = ("datasets/d/1/tracked.json", "runs/small/1/launch.json")
+    for name in names:
+        LaunchRecord(tracked=run).save(store, name)
     back_up(str(old), tmp_path / "backup")
     shutil.rmtree(old)
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "postgresql://nobody@127.0.0.1:1/the-teams-own-which-runs")
     restore(tmp_path / "backup", str(new))
     client = MlflowClient(f"sqlite:///{new}/mlflow.db")
     assert [each.path for each in client.list_artifacts(run.run_id)] == ["page.md"]
     (model,) = client.search_logged_models([client.get_run(run.run_id).info.experiment_id])
     assert model.tags["checkpoint.path"] == f"{new}/runs/small"
+    inputs = client.get_run(run.run_id).inputs
+    assert inputs is not None
+    assert json.loads(inputs.dataset_inputs[0].dataset.source) == {"uri": f"{new}/datasets/d/1/manifest.json"}
+    moved = run.model_copy(update={"tracking_uri": f"sqlite:///{new}/mlflow.db"})
+    assert [LaunchRecord.load(Store(str(new)), name).tracked for name in names] == [moved, moved]
     assert not old.exists()
 
 

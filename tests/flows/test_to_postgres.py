@@ -1,5 +1,7 @@
 """What the move to Postgres refuses before it asks any database; the move itself is part of the runbook's test."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,10 @@ def test_what_would_go_wrong_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(BadInput, match="it has none"):
         move_to_postgres(str(tmp_path))
     write(tmp_path / "mlflow.db", "a run")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as command:  # which does nothing just now
+        command.execute("SELECT * FROM runs")
+        with pytest.raises(BadInput, match="database is locked"):
+            move_to_postgres(str(tmp_path))
     with pytest.raises(BadInput, match="MLFLOW_BACKEND_STORE_URI") as refused:
         move_to_postgres(str(tmp_path))
     assert "secret-word" not in str(refused.value)

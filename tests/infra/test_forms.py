@@ -102,14 +102,43 @@ def test_a_choice_of_classes_is_one_that_the_form_knows(schema: dict[str, Any]):
 
 
 class Shares(Settings):
-    """A section with a value that forms hand over as JSON."""
+    """A section with values that forms hand over as JSON."""
 
     by_language: dict[str, float] = Field(default_factory=dict)
     """Shares."""
+    parts: tuple[Depth, ...] = ()
+    """Items of a list."""
+    names: tuple[str, ...] = ()
+    """Texts."""
 
 
-def test_values_typed_as_json_are_read_where_a_schedule_starts_the_run():
-    found = Shares.model_validate({"by_language": {"__prefect_kind": "json", "value": '{"en": 0.5}'}})
-    assert found.by_language == {"en": 0.5}
-    with pytest.raises(ValueError, match="by_language"):
-        Shares.model_validate({"by_language": {"__prefect_kind": "json", "value": "{en}"}})
+class Mixed(Settings):
+    """A whole of sections."""
+
+    shares: Shares = Shares()
+    """A section."""
+
+
+def typed(text: str) -> dict[str, str]:
+    """What "Use JSON input" leaves in a schedule."""
+    return {"__prefect_kind": "json", "value": text}
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ({"shares": {"by_language": typed('{"en": 0.5}')}}, Shares(by_language={"en": 0.5})),
+        ({"shares": typed('{"by_language": {"en": 0.5}}')}, Shares(by_language={"en": 0.5})),
+        (typed('{"shares": {"by_language": {"en": 0.5}}}'), Shares(by_language={"en": 0.5})),
+        ({"shares": {"parts": [typed('{"min_share": 0.5}'), {}]}}, Shares(parts=(Depth(min_share=0.5), Depth()))),
+        ({"shares": {"parts": [{"min_share": typed("0.5")}]}}, Shares(parts=(Depth(min_share=0.5),))),
+        ({"shares": {"names": [typed('"en"'), "de"]}}, Shares(names=("en", "de"))),
+    ],
+)
+def test_values_typed_as_json_are_read_where_a_schedule_starts_the_run(values: dict[str, Any], found: Shares):
+    assert Mixed.model_validate(values).shares == found
+
+
+def test_a_text_that_is_no_json_is_refused_with_its_place():
+    with pytest.raises(ValueError, match=r"shares\n.*Expecting property name"):
+        Mixed.model_validate({"shares": {"by_language": typed("{en}")}})

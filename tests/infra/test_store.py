@@ -61,6 +61,16 @@ def test_nothing_stands_under_the_name_before_the_end(store: Store) -> None:
     assert store.exists("file")
 
 
+def test_two_writers_of_a_file_do_not_share_a_temporary_one(tmp_path: Path) -> None:
+    """Containers that share a folder have processes of the same number."""
+    store = Store(str(tmp_path))
+    with store.create("file") as one, store.create("file") as other:
+        one.write(b"whole")
+        other.write(b"another")
+    assert store.read_bytes("file") == b"whole", "the last to end"
+    assert store.names("") == ["file"]
+
+
 def test_tables_go_through_either_file_system(store: Store) -> None:
     written = store.write_table("t.arrow", TABLE)
     assert store.read_table("t.arrow").equals(TABLE)
@@ -117,6 +127,12 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
 def test_a_remote_file_has_no_local_path() -> None:
     with pytest.raises(ValueError, match="not a folder of this machine"):
         Store("memory://somewhere").local_path("file")
+
+
+def test_a_root_holds_no_password() -> None:
+    with pytest.raises(BadInput, match="holds no password") as refused:
+        Store("https://someone:hunter2@host/mill")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_paths_for_people_say_where_they_are(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,6 @@ from infra.tracking import (
     describe_run,
     ending_with,
     finish_run,
-    has_run,
     log_dict,
     log_figure,
     log_file,
@@ -27,6 +27,7 @@ from infra.tracking import (
     log_table,
     log_text,
     open_run,
+    run_at,
     tracking_errors,
 )
 
@@ -88,7 +89,6 @@ def test_another_launch_continues_the_run(store, run) -> None:
 
 def test_a_run_that_is_gone_is_started_anew(store, run) -> None:
     gone = run.model_copy(update={"run_id": "0" * 32})
-    assert (has_run(run), has_run(gone)) == (True, False)
     assert open_run(store, None, "tests", "anew", previous=gone).run_id not in (gone.run_id, run.run_id)
 
 
@@ -101,9 +101,49 @@ def test_artifacts_lie_under_the_root(store, run, tmp_path) -> None:
     assert {"metrics.jsonl", "samples.json"} <= stored
 
 
-def test_a_run_that_was_deleted_is_there_no_more(run) -> None:
+def test_a_run_that_was_deleted_is_started_anew(store, run) -> None:
+    assert run_at(run, run.tracking_uri) == run
     client(run).delete_run(run.run_id)
-    assert not has_run(run)
+    assert run_at(run, run.tracking_uri) is None
+    assert open_run(store, None, "tests", "anew", previous=run).run_id != run.run_id
+
+
+def test_a_run_is_told_by_its_id_whatever_the_address_of_its_database(store, run, tmp_path) -> None:
+    elsewhere = run.model_copy(update={"tracking_uri": "http://127.0.0.1:9"})
+    parameters = {"model": {"num_layers": 4}}  # a run keeps its first ones
+    assert open_run(store, None, "tests", "again", previous=elsewhere, parameters=parameters) == run
+    assert run_at(elsewhere, run.tracking_uri) == run
+    assert run_at(run.model_copy(update={"run_id": "0" * 32}), run.tracking_uri) is None
+
+
+def test_a_database_that_is_gone_is_not_made_anew(run, tmp_path, caplog) -> None:
+    gone = run.model_copy(update={"tracking_uri": f"sqlite:///{tmp_path}/gone/mlflow.db"})
+    assert run_at(run, gone.tracking_uri) is None
+    log_metrics(gone, 1, {"loss": 2.0})
+    assert "MLflow did not take metrics ([Errno 2]" in caplog.text
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_a_server_refuses_is_told_as_that(store) -> None:
+    run = open_run(store, None, "given up", "small")
+    with pytest.raises(BadInput, match=r"a//b.*answers, and must take what is recorded"):
+        open_run(store, None, "given up", "small", tags={"a//b": "c"})
+    client(run).delete_experiment(client(run).get_run(run.run_id).info.experiment_id)
+    with pytest.raises(BadInput, match=r"experiment given up was deleted.*mlflow experiments restore -x \d"):
+        open_run(store, None, "given up", "small", previous=run)
+
+
+def test_a_store_of_artifacts_that_cannot_be_reached_stops_nothing(store, run, tmp_path, caplog, monkeypatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    client(run).create_experiment("in S3", artifact_location="s3://bucket/mlflow")
+    log_text(open_run(store, None, "in S3", "small"), "a page", "page.md")
+    assert "MLflow did not take page.md (Unable to locate credentials)" in caplog.text
+    with pytest.raises(BadInput, match=r"Unable to locate credentials.*a store that this machine must reach"):
+        open_run(store, None, "in S3", "small", parameters={"seed": 1})
 
 
 def test_a_table_grows_by_steps_and_a_step_stands_in_it_once(run, tmp_path) -> None:

@@ -39,11 +39,12 @@ def made_run(
     for step in checkpoints:
         store.write_bytes(f"{run.folder}/checkpoints/step-{step:08d}/meta.json", b"{}")
     if run.steps in checkpoints:
-        _summary(run).save(store, f"{run.folder}/training.json")
+        made_summary(run).save(store, f"{run.folder}/training.json")
     return run
 
 
-def _summary(run: RunRecord) -> TrainingSummary:
+def made_summary(run: RunRecord) -> TrainingSummary:
+    """What a training leaves at its end."""
     speed = SpeedSummary(
         device="NVIDIA H200",
         device_hours=1,

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.servers.server import _port, ensure_prefect_server, has_own_server
+from flows.servers.server import _port, ensure_prefect_server, has_own_server, reach_prefect_server
+from infra.errors import RunFailed
 from tests.flows.conftest import REPOSITORY
 
 HOLD = """
@@ -35,6 +37,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
+    (newcomer / "prefect").mkdir(mode=0o755)  # by a command of an earlier version
     command = [sys.executable, "-c", HOLD, str(newcomer / "prefect")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as holder:
         assert holder.stdout is not None
@@ -44,6 +47,7 @@ def test_it_ends_with_a_command_that_is_killed(newcomer: Path):
         assert host == "127.0.0.1"
         assert may_ask(int(port), f"http://localhost:{port}")
         assert not may_ask(int(port), "http://elsewhere.test")
+        assert {each.stat().st_mode & 0o077 for each in (newcomer / "prefect", newcomer / "prefect/prefect.db")} == {0}
         os.kill(holder.pid, signal.SIGKILL)
     end = time.monotonic() + 30
     while server.is_running() and server.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
@@ -75,6 +79,15 @@ def test_the_active_profile_counts(newcomer: Path):
     assert has_own_server()
     profiles.write_text('active = "local"\n[profiles.local]\n[profiles.team]\nPREFECT_API_URL = "http://p.test/api"\n')
     assert not has_own_server()
+
+
+@pytest.mark.parametrize("address", ["http://me:hunter2@127.0.0.1:9/api", "localhost:4200"])
+def test_a_server_that_cannot_be_reached_is_named(address: str):
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        assert not reach_prefect_server()
+    with temporary_settings({PREFECT_API_URL: address}), pytest.raises(RunFailed, match="cannot be used") as failed:
+        reach_prefect_server()
+    assert "hunter2" not in str(failed.value)
 
 
 def test_two_commands_that_start_together_do_not_choose_one_port() -> None:
