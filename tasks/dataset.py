@@ -18,7 +18,7 @@ from tasks.tokens.tokenization import TOKENIZATION
 
 
 class NothingLeft(BadInput):
-    """The training split of a dataset would have no document."""
+    """So little is left of a source that a split of its dataset would have no document."""
 
 
 def publish(
@@ -32,8 +32,7 @@ def publish(
     """Write the manifest of a dataset, or find the version that already has this content.
 
     Without a version, today's date is taken, with a suffix if today's is another dataset. BadInput if the given
-    version exists with other content, naming the settings that differ, or if no document is left for a split;
-    NothingLeft if that is the one of training.
+    version exists with other content, naming the settings that differ; NothingLeft if no document is left for a split.
     """
     shards = token_shards(next(stage for stage in stages if stage.stage == TOKENIZATION.name))
     draft = DatasetManifest(
@@ -98,8 +97,8 @@ def _new_version(store: Store, name: str) -> str:
 def _require_tokens(draft: DatasetManifest) -> None:
     for split in ("train", "heldout"):
         if not draft.split(split):
-            kind = NothingLeft if split == "train" else BadInput
-            raise kind(
+            few = split == "train" or draft.settings["heldout"]["fraction"] > 0
+            raise (NothingLeft if few else BadInput)(
                 f"dataset {draft.name}: no document is left in the {split} split",
                 "training and evaluation need one at least",
                 "Fetch more shards, loosen the filters, or change heldout.fraction",

@@ -32,7 +32,7 @@ class RefreshRecord(Manifest):
     previous: str | None = None
     """The version before, whose tokenizer is taken and which the change report compares."""
     empty: bool = False
-    """Nothing of it was left for training, so that there is no such version."""
+    """Too little of it was left for a version, so that there is none; what was left is not trained on."""
 
     @property
     def next_shard(self) -> int:

@@ -64,7 +64,7 @@ class Refreshed(Settings):
     known: int = 0
     """Documents that an earlier version has."""
     tokens: int = 0
-    """Of both splits; 0 if nothing was left for training, so that there is no such version."""
+    """Of both splits; 0 if too little was left for a version, so that there is none."""
     estimated_tokens: int | None = None
     alarms: tuple[str, ...] = ()
     """What has drifted beyond its bound."""
@@ -75,7 +75,7 @@ class Refreshed(Settings):
         """The same for people."""
         where = f"shards {self.first_shard} to {self.first_shard + self.shards - 1} of {self.end} of {self.crawl}"
         if not self.tokens:
-            return f"{self.version}  {where}: nothing new was left for training"
+            return f"{self.version}  {where}: too little is new for a version"
         return (
             f"{self.version}  {where}: {self.documents:,} documents, {self.added:,} added, {self.known:,} known, "
             f"{self.tokens:,} tokens" + "".join(f"\n  ALARM {each}" for each in self.alarms)
@@ -242,10 +242,10 @@ class Refreshing:
             self.index(self._index_name, load_dataset(self.store, self.name, each))
         try:
             self._make(version, record)
-        except NothingLeft:
+        except NothingLeft as error:
             if not names:
                 raise
-            logger.warning("refresh: nothing of %s was left for training: all of it is known or dropped", record.crawl)
+            logger.warning("refresh: too little of %s is new for a version: %s", record.crawl, error.value)
             record.model_copy(update={"empty": True}).save(self.store, record_path(self.name, version))
         return journal
 

@@ -17,6 +17,8 @@ from tests.flows.small_crawls import Builder, Stopped, settings, write_crawls
 A, B, C = "CC-MAIN-2026-05", "CC-MAIN-2026-10", "CC-MAIN-2026-14"
 FIRST = [list(range(12))]
 SECOND = [[*range(6, 12), *range(12, 21)], list(range(21, 30))]
+NOT_HELD_OUT = 30
+"""A text that falls to training."""
 
 
 @pytest.fixture
@@ -47,11 +49,11 @@ def test_what_is_new_becomes_a_version_and_what_is_known_is_dropped(mirror: Path
     assert second.tokens == other.tokens("train") + other.tokens("heldout")
     assert one.tokenizer.sha256 == other.tokenizer.sha256, "a champion can go on"
 
-    write_crawls(mirror, {A: FIRST, B: SECOND, C: FIRST})
+    write_crawls(mirror, {A: FIRST, B: SECOND, C: [[*range(12), NOT_HELD_OUT]]})
     (third,) = builder.refreshing(refresh).run()
     assert (third.version, third.tokens) == ("2026.14", 0)
     assert builder.indexed[-2:] == ["2026.05", "2026.10"], "what any earlier version has is known"
-    assert "nothing new was left for training" in third.text()
+    assert "too little is new for a version" in third.text(), "one document leaves nothing to hold out"
     assert builder.refreshing(refresh).run() == [], "it is done all the same"
     assert dataset_versions(builder.store, "news") == ["2026.05", "2026.10"]
 
