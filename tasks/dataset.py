@@ -9,7 +9,9 @@ from infra.manifest import (
     TokenizerRecord,
     TokenShard,
     dataset_folder,
+    dataset_versions,
     fingerprint,
+    newest_version,
 )
 from infra.settings import flatten
 from infra.store import Store
@@ -31,7 +33,8 @@ def publish(
 ) -> DatasetManifest:
     """Write the manifest of a dataset, or find the version that already has this content.
 
-    Without a version, today's date is taken, with a suffix if today's is another dataset. BadInput if the given
+    Without a version it is named by today's date, as the newest: with a suffix if today's is another dataset, behind a
+    newest one that would come after it. BadInput if the given
     version exists with other content, naming the settings that differ; NothingLeft if no document is left for a split.
     """
     shards = token_shards(next(stage for stage in stages if stage.stage == TOKENIZATION.name))
@@ -86,12 +89,9 @@ def _versions(store: Store, name: str) -> list[DatasetManifest]:
 
 
 def _new_version(store: Store, name: str) -> str:
-    today = datetime.now(UTC).strftime("%Y.%m.%d")
-    taken = {manifest.version for manifest in _versions(store, name)}
-    number = 1
-    while (version := today if number == 1 else f"{today}-{number}") in taken:
-        number += 1
-    return version
+    today, names = datetime.now(UTC).strftime("%Y.%m.%d"), dataset_versions(store, name)
+    same = sum(today in each for each in names)
+    return newest_version(f"{today}-{same + 1}" if same else today, names)
 
 
 def _require_tokens(draft: DatasetManifest) -> None:

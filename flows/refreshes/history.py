@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.manifest import DatasetManifest, Manifest, dataset_folder, load_dataset, version_key
+from infra.manifest import DatasetManifest, Manifest, dataset_folder, load_dataset, newest_version, version_key
 from infra.store import Store
 from tasks.sources.crawls import Crawl, find_crawl
 
@@ -123,8 +123,8 @@ def new_version(parts: Sequence[Taken], names: Sequence[str], crawl: str, *, new
     count = 1 + sum(each.crawl == crawl and each.record is not None for each in parts)
     while True:
         version = base if count == 1 else f"{base}-{count}"
-        if newest and names and version_key(version) <= version_key(names[-1]):
-            version = f"{names[-1].split('-')[0]}-{version}"
+        if newest:
+            version = newest_version(version, names)
         if version not in names:
             return version
         count += 1

@@ -269,6 +269,11 @@ def test_a_dataset_is_published_once_for_each_content(tmp_path: Path, built: tup
     other = corpus(mirror, shards=2)
     second = publish(store, "corpus", None, other, stages, chain.tokenizer)
     assert second.version == f"{first.version}-2"
+    publish(store, "corpus", "9000.42", settings, chain.stages, chain.tokenizer)
+    fewer = chain.stage("tokenization").model_copy(update={"shards": chain.stage("tokenization").shards[:1]})
+    third = publish(store, "corpus", None, other, [*chain.stages[:-1], fewer], chain.tokenizer)
+    assert third.version == f"9000.42-{first.version}-3", "behind a refresh's version"
+    assert load_dataset(store, "corpus") == third
     with pytest.raises(BadInput, match=r"corpus/v1 exists with other content.*source\.shards: None -> 2"):
         publish(store, "corpus", "v1", other, stages, chain.tokenizer)
     assert load_dataset(store, "corpus", "v1") == named
