@@ -4,16 +4,26 @@
     refreshes/NAME.json                   RefreshJournal of a refresh that is under way, or was killed
 
 A record counts once its dataset's manifest is there, so that a killed refresh takes the same again. A version that was
-made by hand has no record: what it took of its crawl is all that was wanted of it.
+made by hand has no record: what it took of its crawl is all that was wanted of it. It took nothing if it was made anew
+(dataset.rebuild, other filters) of pages that another version had read.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from infra.manifest import DatasetManifest, Manifest, dataset_folder, load_dataset, newest_version, version_key
+from infra.manifest import (
+    DatasetManifest,
+    Manifest,
+    dataset_folder,
+    dataset_versions,
+    load_dataset,
+    newest_version,
+    version_key,
+)
 from infra.store import Store
 from tasks.sources.crawls import Crawl, find_crawl
+from tasks.sources.fetch import FETCH
 
 
 class RefreshRecord(Manifest):
@@ -81,16 +91,29 @@ def journal_path(name: str) -> str:
 
 def taken(store: Store, name: str) -> list[Taken]:
     """What each version of a dataset has of a crawl, oldest version first; those without a crawl are left out."""
-    found = []
-    for version in sorted(store.names(f"datasets/{name}"), key=version_key):
-        path, published = record_path(name, version), store.exists(f"{dataset_folder(name, version)}/manifest.json")
-        if store.exists(path):
-            record = RefreshRecord.load(store, path)
-            if published or record.empty:
-                found.append(Taken(version, record.crawl, record))
-        elif published and (crawl := _crawl_of(load_dataset(store, name, version))) is not None:
-            found.append(Taken(version, crawl, None))
-    return found
+    recorded = [part for version in store.names(f"datasets/{name}") if (part := _recorded(store, name, version))]
+    return sorted([*recorded, *_by_hand(store, name, recorded)], key=lambda each: version_key(each.version))
+
+
+def _recorded(store: Store, name: str, version: str) -> Taken | None:
+    """What a version has by its record; None without one, and where it was not finished."""
+    if not store.exists(record_path(name, version)):
+        return None
+    record = RefreshRecord.load(store, record_path(name, version))
+    done = record.empty or store.exists(f"{dataset_folder(name, version)}/manifest.json")
+    return Taken(version, record.crawl, record) if done else None
+
+
+def _by_hand(store: Store, name: str, recorded: Sequence[Taken]) -> Iterator[Taken]:
+    """What versions without a record have, but for those that were made of another's pages."""
+    names = {each.version for each in recorded}
+    versions = [load_dataset(store, name, version) for version in dataset_versions(store, name)]
+    read = {each.stages[FETCH.name] for each in versions if each.version in names and FETCH.name in each.stages}
+    for dataset in versions:
+        pages, crawl = dataset.stages.get(FETCH.name), _crawl_of(dataset)
+        if dataset.version not in names and crawl is not None and pages not in read:
+            yield Taken(dataset.version, crawl, None)
+            read |= set() if pages is None else {pages}
 
 
 def _crawl_of(dataset: DatasetManifest) -> str | None:

@@ -274,6 +274,8 @@ def test_a_dataset_is_published_once_for_each_content(tmp_path: Path, built: tup
     third = publish(store, "corpus", None, other, [*chain.stages[:-1], fewer], chain.tokenizer)
     assert third.version == f"9000.42-{first.version}-3", "behind a refresh's version"
     assert load_dataset(store, "corpus") == third
+    again = publish(store, "other", None, corpus(mirror, shards=1), stages, chain.tokenizer, origin=named)
+    assert again.settings["source"] == named.settings["source"], "what was read, not what was named"
     with pytest.raises(BadInput, match=r"corpus/v1 exists with other content.*source\.shards: None -> 2"):
         publish(store, "corpus", "v1", other, stages, chain.tokenizer)
     assert load_dataset(store, "corpus", "v1") == named
