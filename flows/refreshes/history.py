@@ -120,9 +120,10 @@ def _crawl_of(dataset: DatasetManifest) -> str | None:
     return dataset.settings.get("source", {}).get("crawl")
 
 
-def is_done(parts: Sequence[Taken], crawl: str) -> bool:
-    """Whether all that is wanted of a crawl is in some version."""
-    return any(each.record is None or each.record.completes for each in parts if each.crawl == crawl)
+def is_done(parts: Sequence[Taken], crawl: str, end: int | None = None) -> bool:
+    """Whether all that is wanted of a crawl is in some version: all that was wanted then, or all up to `end`."""
+    found = [each.record for each in parts if each.crawl == crawl]
+    return any(each is None or each.completes or (end is not None and each.next_shard >= end) for each in found)
 
 
 def next_shard(parts: Sequence[Taken], crawl: str, first: int) -> int:

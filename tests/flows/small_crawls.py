@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import DatasetSettings
-from flows.refreshes.refreshing import Refreshing
+from flows.refreshes.refreshing import Refreshed, Refreshing
 from flows.refreshes.settings import RefreshSettings
 from infra.change_report import ChangeReport, change_report_paths
 from infra.cluster import Cluster
@@ -70,6 +70,13 @@ class Builder:
 
     def refreshing(self, refresh: RefreshSettings) -> Refreshing:
         return Refreshing(self.store, refresh, self.build, self.report, self.index)
+
+    def run(self, refresh: RefreshSettings) -> list[Refreshed]:
+        """A whole refresh."""
+        steps = self.refreshing(refresh)
+        made = steps.run()
+        steps.end()
+        return made
 
     def build(self, corpus: CorpusSettings, dataset: DatasetSettings) -> DatasetManifest:
         self._maybe_stop("build")

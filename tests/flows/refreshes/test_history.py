@@ -64,6 +64,8 @@ def test_what_is_made_of_pages_that_are_there_takes_nothing(tmp_path: Path):
 def test_a_crawl_is_done_when_its_last_shard_is_taken():
     assert is_done([part("1", 0, 5), part("2", 5, 5)], CRAWL)
     assert not is_done([part("1", 0, 9)], CRAWL)
+    assert is_done([part("1", 0, 9)], CRAWL, 9), "fewer are wanted than then"
+    assert not is_done([part("1", 0, 9)], CRAWL, 11)
     assert next_shard([part("1", 3, 4)], "CC-MAIN-2026-47", 3) == 3
 
 
