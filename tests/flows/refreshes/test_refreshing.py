@@ -134,7 +134,9 @@ def test_a_crawl_of_which_fewer_shards_are_wanted_than_once_is_done(
     mirror: Path, builder: Builder, caplog: pytest.LogCaptureFixture
 ):
     write_crawls(mirror, {A: [[1], [2], [3]]})
-    RefreshRecord(crawl=A, first_shard=0, shards=2, end=3, empty=True).save(builder.store, record_path("news", "2026.05"))
+    RefreshRecord(crawl=A, first_shard=0, shards=2, end=3, empty=True).save(
+        builder.store, record_path("news", "2026.05")
+    )
     refresh = settings(mirror)
     assert [each.name for each in builder.refreshing(refresh).pending()] == [A]
     fewer = of_source(refresh, shards=2)
