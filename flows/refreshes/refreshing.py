@@ -91,7 +91,7 @@ class Refreshing:
     build: Callable[[CorpusSettings, DatasetSettings], DatasetManifest]
     """Makes and publishes a dataset, and adds it to its index."""
     report: Callable[[DatasetManifest, DatasetManifest | None, str], ChangeReport]
-    """Compares a version with the one before, given its crawl, and publishes what it found."""
+    """Compares a version with the one before, given its crawl, and tells everyone what it found; perhaps twice."""
     index: Callable[[str, DatasetManifest], None]
     """Adds a dataset to an index, if it is not there."""
 
@@ -282,7 +282,8 @@ class Refreshing:
     def _complete(self, dataset: DatasetManifest, record: RefreshRecord) -> None:
         self.index(self._index_name, dataset)
         previous = None if record.previous is None else load_dataset(self.store, self.name, record.previous)
-        self.report(dataset, previous, record.crawl)
+        changes = self.report(dataset, previous, record.crawl)
+        changes.save(self.store, change_report_paths(dataset.folder)[1])  # last: with it the version is finished
 
     def _corpus(self, version: str, record: RefreshRecord) -> CorpusSettings:
         """The settings of a version: a part of one crawl, the dataset's index, the tokenizer that is there."""

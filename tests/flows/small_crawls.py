@@ -9,7 +9,7 @@ from typing import Any
 from flows.config import DatasetSettings
 from flows.refreshes.refreshing import Refreshed, Refreshing
 from flows.refreshes.settings import RefreshSettings
-from infra.change_report import ChangeReport, change_report_paths
+from infra.change_report import ChangeReport
 from infra.cluster import Cluster
 from infra.manifest import DatasetManifest
 from infra.store import Store
@@ -95,9 +95,7 @@ class Builder:
 
     def report(self, dataset: DatasetManifest, previous: DatasetManifest | None, crawl: str) -> ChangeReport:
         self._maybe_stop("report")
-        found = change_report(self.store, dataset, previous, DriftSettings(), [crawl])
-        found.save(self.store, change_report_paths(dataset.folder)[1])
-        return found
+        return change_report(self.store, dataset, previous, DriftSettings(), [crawl])
 
     def index(self, index: str, dataset: DatasetManifest) -> None:
         self.indexed.append(dataset.version)
