@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.deployments import REFRESH_CORPUS
 from flows.refreshes.history import RefreshRecord, record_path
 from flows.refreshes.refreshing import upcoming
 from flows.refreshes.settings import RefreshSettings
@@ -130,21 +131,23 @@ def test_what_was_brought_here_without_its_stages_is_said_to_be_so(mirror: Path,
         upcoming(store, settings(mirror, budget={"tokens": 10}))
 
 
-def test_a_crawl_of_which_fewer_shards_are_wanted_than_once_is_done(
-    mirror: Path, builder: Builder, caplog: pytest.LogCaptureFixture
-):
+def test_a_crawl_of_which_fewer_shards_are_wanted_than_once_is_done(mirror: Path, builder: Builder):
     write_crawls(mirror, {A: [[1], [2], [3]]})
     RefreshRecord(crawl=A, first_shard=0, shards=2, end=3, empty=True).save(
         builder.store, record_path("news", "2026.05")
     )
     refresh = settings(mirror)
     assert [each.name for each in builder.refreshing(refresh).pending()] == [A]
-    fewer = of_source(refresh, shards=2)
-    assert builder.refreshing(fewer).pending() == []
-    builder.run(fewer)
-    assert "crawl" not in caplog.text
-    builder.run(of_source(fewer, crawl=B))
-    assert f"refresh.corpus.source.crawl={B} does not count" in caplog.text
+    assert builder.refreshing(of_source(refresh, shards=2)).pending() == []
+
+
+def test_the_schedule_comes_to_each_new_crawl(mirror: Path, tmp_path: Path):
+    store, given = Store(str(tmp_path / "root")), REFRESH_CORPUS.parameters["refresh"]
+    write_crawls(mirror, {A: [[text] for text in range(12)], B: FIRST})
+    RefreshRecord(crawl=A, first_shard=0, shards=10, end=12, empty=True).save(store, record_path("news", "2026.05"))
+    refresh = settings(mirror, budget=given.get("budget", {}))
+    refresh = of_source(refresh, **given.get("corpus", {}).get("source", {}))
+    assert [(each.source.crawl, each.source.shards) for each in upcoming(store, refresh)] == [(B, 1)]
 
 
 def of_source(refresh: RefreshSettings, **changes: object) -> RefreshSettings:
