@@ -17,6 +17,7 @@ from prefect.states import Completed
 from flows import progress
 from flows.corpus import build_corpus
 from flows.live.watching import watched_runner
+from flows.plans.refresh_plan import affordable_refresh
 from flows.refreshes.champion import check_champion, require_champion
 from flows.refreshes.continuation import Continuation, continue_from_champion, finish_continuation
 from flows.refreshes.refreshing import Refreshed, Refreshing
@@ -73,7 +74,7 @@ def refresh_corpus(
     progress.let_through()
     store = Store(environment.root)
     with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
-        continuation = champion = None
+        environment, continuation, champion = affordable_refresh(refresh, environment), None, None
         if refresh.continuation is not None:
             continuation = finish_continuation(store, refresh, environment)
             champion = require_champion(store, environment, refresh.continuation)

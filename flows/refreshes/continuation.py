@@ -56,33 +56,46 @@ class Continuation(Settings):
         return f"{self.run} goes on from {self.champion}: {self.reason}"
 
 
-def finish_continuation(store: Store, refresh: RefreshSettings, environment: Environment) -> Continuation | None:
-    """Bring the training after a dataset's last refresh to its end, if one was begun and stopped."""
-    for version in reversed(dataset_versions(store, refresh.dataset)):
-        if (record := _record(store, refresh.dataset, version)) is not None:
-            dataset = load_dataset(store, refresh.dataset, version)
-            return _train_on(store, dataset, record, refresh, environment) if record.promoted is None else None
+def begun(store: Store, name: str) -> tuple[DatasetManifest, ContinuationRecord] | None:
+    """What training after a dataset's refreshes was begun last, if it was stopped."""
+    for version in reversed(dataset_versions(store, name)):
+        path = _path(name, version)
+        if store.exists(path):
+            record = ContinuationRecord.load(store, path)
+            return (load_dataset(store, name, version), record) if record.promoted is None else None
     return None
+
+
+def awaited(store: Store, name: str, champion: Champion) -> DatasetManifest | None:
+    """The newest version of a dataset, if a refresh made it and training on it is to be begun.
+
+    It is not where nothing is newer than what the champion was trained on.
+    """
+    newest = next(reversed(dataset_versions(store, name)), None)
+    if newest is None or not store.exists(record_path(name, newest)) or store.exists(_path(name, newest)):
+        return None
+    dataset = load_dataset(store, name, newest)
+    if not unseen(versions_until(store, dataset), training_datasets(store, champion.run)):
+        logger.info("refresh: %s was trained on %s/%s, or newer text", champion.run.folder, name, newest)
+        return None
+    return dataset
+
+
+def finish_continuation(store: Store, refresh: RefreshSettings, environment: Environment) -> Continuation | None:
+    """Bring what was begun to its end."""
+    found = begun(store, refresh.dataset)
+    return None if found is None else _train_on(store, *found, refresh, environment)
 
 
 def continue_from_champion(
     store: Store, refresh: RefreshSettings, champion: Champion, environment: Environment
 ) -> Continuation | None:
-    """Train on what is new in a dataset's newest version; None if that is done, or no refresh made that version.
-
-    None too where nothing is newer than what the champion was trained on.
-    """
-    newest = next(reversed(dataset_versions(store, refresh.dataset)), None)
-    if newest is None or not store.exists(record_path(refresh.dataset, newest)):
-        return None
-    dataset = load_dataset(store, refresh.dataset, newest)
-    if _record(store, refresh.dataset, newest) is not None:
-        return None
-    if not unseen(_versions(store, dataset), training_datasets(store, champion.run)):
-        logger.info("refresh: %s was trained on %s/%s, or newer text", champion.run.folder, dataset.name, newest)
+    """Train on what is new in a dataset, if that is awaited."""
+    dataset = awaited(store, refresh.dataset, champion)
+    if dataset is None:
         return None
     record = ContinuationRecord(champion=champion.run.folder, step=champion.step)
-    record.save(store, _path(dataset.name, newest))
+    record.save(store, _path(dataset.name, dataset.version))
     return _train_on(store, dataset, record, refresh, environment)
 
 
@@ -112,23 +125,18 @@ def _path(name: str, version: str) -> str:
     return f"{dataset_folder(name, version)}/continuation.json"
 
 
-def _record(store: Store, name: str, version: str) -> ContinuationRecord | None:
-    path = _path(name, version)
-    return ContinuationRecord.load(store, path) if store.exists(path) else None
-
-
 def continued_training(
     store: Store, dataset: DatasetManifest, champion: Champion, settings: ContinuationSettings
 ) -> TrainingSettings:
     """The champion's own settings, but for its weights, the mixture, the duration and perhaps the optimizer."""
     seen = training_datasets(store, champion.run)
-    blend = mixture(unseen(_versions(store, dataset), seen), seen, settings.new_share)
+    blend = mixture(unseen(versions_until(store, dataset), seen), seen, settings.new_share)
     training = champion.training(settings)
     data = training.data.model_copy(update={"blend": blend})
     return training.model_copy(update={"start_from": weights_of(store, champion), "data": data})
 
 
-def _versions(store: Store, dataset: DatasetManifest) -> list[DatasetManifest]:
+def versions_until(store: Store, dataset: DatasetManifest) -> list[DatasetManifest]:
     """Those of a dataset up to this one that have its tokenizer, oldest first."""
     versions = dataset_versions(store, dataset.name)
     until = [load_dataset(store, dataset.name, each) for each in versions[: versions.index(dataset.version) + 1]]
