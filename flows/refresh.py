@@ -74,7 +74,8 @@ def refresh_corpus(
     progress.let_through()
     store = Store(environment.root)
     with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
-        environment, continuation, champion = affordable_refresh(refresh, environment), None, None
+        environment = affordable_refresh(refresh, environment)
+        continuation = champion = None
         if refresh.continuation is not None:
             continuation = finish_continuation(store, refresh, environment)
             champion = require_champion(store, environment, refresh.continuation)

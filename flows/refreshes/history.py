@@ -106,14 +106,15 @@ def _recorded(store: Store, name: str, version: str) -> Taken | None:
 
 def _by_hand(store: Store, name: str, recorded: Sequence[Taken]) -> Iterator[Taken]:
     """What versions without a record have, but for those that were made of another's pages."""
-    names = {each.version for each in recorded}
-    versions = [load_dataset(store, name, version) for version in dataset_versions(store, name)]
-    read = {each.stages[FETCH.name] for each in versions if each.version in names and FETCH.name in each.stages}
-    for dataset in versions:
+    names, versions = {each.version for each in recorded}, dataset_versions(store, name)
+    by_hand = [load_dataset(store, name, version) for version in versions if version not in names]
+    others = [load_dataset(store, name, version) for version in versions if by_hand and version in names]
+    read = {each.stages.get(FETCH.name) for each in others}
+    for dataset in by_hand:
         pages, crawl = dataset.stages.get(FETCH.name), _crawl_of(dataset)
-        if dataset.version not in names and crawl is not None and pages not in read:
+        if crawl is not None and (pages is None or pages not in read):
             yield Taken(dataset.version, crawl, None)
-            read |= set() if pages is None else {pages}
+            read.add(pages)
 
 
 def _crawl_of(dataset: DatasetManifest) -> str | None:
