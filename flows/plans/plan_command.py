@@ -90,11 +90,12 @@ def _with_own_settings(
     from flows.plans.ablation_plan import plan_ablation
     from flows.plans.rehearsal import plan_comparison, plan_promotion, plan_retention
     from flows.plans.tokenizer_plan import plan_tokenizer
-    from flows.plans.whole_plan import plan_refresh
 
     if flow == "ablate":
         return plan_ablation(_own_settings(AblationSettings, **given), options)
     if flow == "refresh_corpus":
+        from flows.plans.refresh_plan import plan_refresh  # it knows of training, which takes seconds to import
+
         refresh = _own_settings(RefreshOptions, **given)
         return plan_refresh(refresh.refresh, refresh.environment, options)
     if flow == "train_tokenizer":

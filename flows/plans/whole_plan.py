@@ -14,8 +14,6 @@ from flows.plans.sampling import PlanSettings
 from flows.plans.training_left import TrainingLeft, is_evaluated, steps_done, training_left
 from flows.plans.training_plan import DEVICE, TrainingPlan, plan_training, usual_rate
 from flows.plans.trial import measured_rate
-from flows.refreshes.refreshing import upcoming
-from flows.refreshes.settings import RefreshSettings
 from infra.environment import Environment
 from infra.errors import BadInput
 from infra.manifest import DatasetManifest, load_dataset
@@ -76,12 +74,6 @@ def plan_pipeline(flow: Planned, settings: PipelineSettings, options: PlanOption
     )
     reasons = () if flow == "pretrain" else _unworkable(settings.evaluation, training, data.vocabulary_size)
     return made.model_copy(update={"refused": (*reasons, *made.refused)})
-
-
-def plan_refresh(refresh: RefreshSettings, environment: Environment, options: PlanOptions) -> FlowPlan:
-    """Plan a refresh: the versions that it would make of what is new. Training after it is planned by `pretrain`."""
-    corpora = [make_plan(each, environment, options.sample) for each in upcoming(Store(environment.root), refresh)]
-    return summed("refresh_corpus", environment, corpora)
 
 
 def choose_rate(
