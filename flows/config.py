@@ -15,7 +15,7 @@ class DatasetSettings(Settings):
     name: str = Field(default="corpus", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the dataset."""
     version: str | None = Field(default=None, pattern=r"^[0-9A-Za-z][0-9A-Za-z._-]*$")
-    """Version to publish or to read; unset publishes under today's date and reads the newest."""
+    """Version to publish or to read; unset publishes under today's date, as the newest, and reads the newest."""
     rebuild: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")
     """NAME/VERSION of a dataset whose measured documents are filtered anew: its source is not read again."""
 

@@ -23,7 +23,6 @@ from tasks import dataset as datasets
 from tasks.config import CorpusSettings
 from tasks.duplicates.dedup_index import add_segment
 from tasks.pipeline import Build, measure, pinned_corpus, refine, remeasured
-from tasks.stage import StageRunner
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -55,11 +54,12 @@ def build_corpus(
     with watched_runner(store, environment) as runner:
         settings = corpus.model_copy(update={"source": stage("source", resolve_source, corpus.source, store)})
         settings = stage("files", pinned_corpus, settings, store)
-        build = _measured(runner, settings, dataset)
+        origin = load_dataset(store, *dataset.rebuild.split("/")) if dataset.rebuild else None
+        build = measure(runner, settings, stage) if origin is None else remeasured(runner, settings, origin, stage)
         own = None if dataset.version is None else (dataset.name, dataset.version)
         made = refine(runner, build, settings, own, stage)
         manifest = datasets.publish(
-            store, dataset.name, dataset.version, corpus, [*build.every, made.ledger], made.tokenizer
+            store, dataset.name, dataset.version, corpus, [*build.every, made.ledger], made.tokenizer, origin
         )
         if (index := corpus.dedup.index) is not None:
             signed, last = build.stage("signatures"), build.passed[-2]
@@ -70,13 +70,6 @@ def build_corpus(
     track_corpus(store, manifest, report, environment, tracking)
     _say_what_to_look_at(manifest, build)
     return Corpus(dataset=manifest, report=report)
-
-
-def _measured(runner: StageRunner, settings: CorpusSettings, dataset: DatasetSettings) -> Build:
-    if dataset.rebuild is None:
-        return measure(runner, settings, stage)
-    name, version = dataset.rebuild.split("/")
-    return remeasured(runner, settings, load_dataset(runner.store, name, version), stage)
 
 
 def _say_what_to_look_at(manifest: DatasetManifest, build: Build) -> None:

@@ -128,19 +128,21 @@ artifact `tokenizer` with bytes per token in each language.""",
 REFRESH_CORPUS = FlowDeployment(
     "flows.refresh:refresh_corpus",
     """\
-Looks for crawls newer than a dataset's last, takes what is new within a budget, and publishes it as a new version with
-a report of what changed. Where nothing is new it ends at once and says so.
+Looks for crawls newer than a dataset's last, takes some files of each, and publishes what is new in them as a new
+version with a report of what changed. Where no crawl is new it ends at once and says so.
 
-**Fill in** *refresh / dataset* and *refresh / budget*, which is ten files of a crawl as long as you change nothing;
-*corpus / source* says where crawls are looked for. *backfill* takes a range of older crawls. *continuation* trains the
-champion further on what is new, and promotes what is better.
+**Fill in** *refresh / dataset* and *corpus / source / shards*, how many files of each crawl are wanted: ten as long as
+you change nothing. *budget* limits what one run takes of them; the next takes the rest, before any newer crawl.
+*backfill* takes a range of older crawls. *continuation* trains the champion further on what is new, and promotes what
+is better.
 
 **By itself**: it has a schedule, Mondays at 03:00 UTC, that does nothing until you switch it on beside this text. One
 refresh runs at a time; others wait.
 
 **Comes out**: `datasets/NAME/VERSION` below the root, and the artifacts `refresh` and the change report.""",
     ("corpus",),
-    parameters={"refresh": {"budget": {"shards": 10}}},  # a schedule that is only switched on takes no whole crawl
+    # A schedule that is only switched on takes no whole crawl, and comes to each new one.
+    parameters={"refresh": {"corpus": {"source": {"shards": 10}}}},
     cron="0 3 * * 1",
     limit=1,
 )
@@ -208,8 +210,10 @@ Datasets, ledgers and tokenizers stay, as does what tells where each document ca
 **Fill in** *retention / older than days*; *dry run* only says what would go.
 
 **Comes out**: the artifact `retention`, with each stage and its bytes. A dataset whose texts are gone cannot be made
-anew from its signals (`dataset.rebuild`); `gristmill show NAME` says so. It ends at once while a corpus is built.""",
+anew from its signals (`dataset.rebuild`); `gristmill show NAME` says so. While a corpus is built it waits, for twelve
+hours as long as you change nothing in *retention / wait hours*.""",
     ("corpus",),
+    parameters={"retention": {"wait_hours": 12}},
     cron="17 3 * * *",
     limit=1,
 )

@@ -18,7 +18,8 @@ from flows.beginning import begin
 from flows.corpus import build_corpus
 from flows.live.watching import watched_runner
 from flows.plans.refresh_plan import affordable_refresh
-from flows.refreshes.continuation import Continuation, continue_from_champion
+from flows.refreshes.champion import check_champion, require_champion
+from flows.refreshes.continuation import Continuation, continue_from_champion, finish_continuation
 from flows.refreshes.refreshing import Refreshed, Refreshing
 from flows.refreshes.settings import RefreshSettings
 from flows.reports.change_report import publish_change_report
@@ -73,6 +74,11 @@ def refresh_corpus(
     store = begin(environment)
     with only_one(store, f"refreshes/{refresh.dataset}.lock", f"a refresh of {refresh.dataset}"):
         environment = affordable_refresh(refresh, environment)
+        continuation = champion = None
+        if refresh.continuation is not None:
+            continuation = finish_continuation(store, refresh, environment)
+            champion = require_champion(store, environment, refresh.continuation)
+            check_champion(store, champion, refresh, environment)
         steps = Refreshing(
             store,
             refresh,
@@ -81,7 +87,8 @@ def refresh_corpus(
             index=partial(ensure_indexed, store, environment),
         )
         made = steps.run()
-        continuation = continue_from_champion(store, refresh, environment)
+        if champion is not None:
+            continuation = continue_from_champion(store, refresh, champion, environment) or continuation
         found = Refresh(
             dataset=refresh.dataset,
             newest=next(reversed(dataset_versions(store, refresh.dataset)), None),
@@ -89,6 +96,7 @@ def refresh_corpus(
             pending=tuple(each.name for each in steps.pending()),
             continuation=continuation,
         )
+        steps.end()
     create_markdown_artifact(found.text(), key="refresh", description=f"Refresh of dataset {refresh.dataset}")
     logger.info("refresh: %s", found.text())
     return Completed(name=NOTHING_NEW, message=found.text(), data=found) if found.is_nothing else found

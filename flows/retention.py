@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 def retain(retention: RetentionSettings = RetentionSettings(), environment: Environment = Environment()) -> Retention:
     """Delete pages and texts from before redaction that are old enough; close private files that others can read.
 
-    RunFailed while a corpus is being built on this machine.
+    RunFailed where a corpus is being built on this machine for longer than it waits.
     """
     store = begin(environment)
-    with only_one(store, STAGES_LOCK, "a build of a corpus, or another retention,"):
+    with only_one(store, STAGES_LOCK, "a build of a corpus, or another retention,", 3600 * retention.wait_hours):
         found = retain_texts(store, retention, datetime.now(UTC))
     for path in (*found.readable, *found.links):
         logger.warning("%s %s", path, "could be read by others" if path in found.readable else "is a link: left alone")

@@ -10,6 +10,7 @@ them.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from importlib.metadata import version as library_version
 from typing import Any, Literal, Self
 
@@ -242,6 +243,19 @@ def dataset_versions(store: Store, name: str) -> list[str]:
     versions = store.names(f"datasets/{name}")
     published = [each for each in versions if store.exists(f"{dataset_folder(name, each)}/manifest.json")]
     return sorted(published, key=version_key)
+
+
+def newest_version(version: str, names: Sequence[str]) -> str:
+    """A name for what is to be the newest version: beside 2026.42 another's 2026.11.23 is 2026.42-2026.11.23.
+
+    `names` are those of all versions, oldest first.
+    """
+    if not names:
+        return version
+    for candidate in (version, f"{names[-1].split('-')[0]}-{version}"):
+        if version_key(candidate) > version_key(names[-1]):
+            return candidate
+    return f"{names[-1]}-{version}"
 
 
 def version_key(version: str) -> tuple[tuple[int, str], ...]:

@@ -1,6 +1,7 @@
 """Datasets: a name and a version for people, over the content-addressed stages that hold the bytes."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from infra.errors import BadInput
 from infra.manifest import (
@@ -9,16 +10,21 @@ from infra.manifest import (
     TokenizerRecord,
     TokenShard,
     dataset_folder,
+    dataset_versions,
     fingerprint,
+    newest_version,
 )
 from infra.settings import flatten
 from infra.store import Store
 from tasks.config import CorpusSettings
 from tasks.tokens.tokenization import TOKENIZATION
 
+_READ = ("source", "collections")
+"""Settings of what was read."""
+
 
 class NothingLeft(BadInput):
-    """The training split of a dataset would have no document."""
+    """So little is left of a source that a split of its dataset would have no document."""
 
 
 def publish(
@@ -28,12 +34,14 @@ def publish(
     settings: CorpusSettings,
     stages: list[StageManifest],
     tokenizer: TokenizerRecord,
+    origin: DatasetManifest | None = None,
 ) -> DatasetManifest:
     """Write the manifest of a dataset, or find the version that already has this content.
 
-    Without a version, today's date is taken, with a suffix if today's is another dataset. BadInput if the given
-    version exists with other content, naming the settings that differ, or if no document is left for a split;
-    NothingLeft if that is the one of training.
+    Without a version it is named by today's date, as the newest: with a suffix if today's is another dataset, behind a
+    newest one that would come after it. The `origin` is the dataset whose measured documents were taken instead of a
+    source. BadInput if the given version exists with other content, naming the settings that differ; NothingLeft if no
+    document is left for a split.
     """
     shards = token_shards(next(stage for stage in stages if stage.stage == TOKENIZATION.name))
     draft = DatasetManifest(
@@ -41,7 +49,7 @@ def publish(
         version="",
         fingerprint=fingerprint(tokenizer=tokenizer.sha256, shards=[[each.split, each.sha256] for each in shards]),
         stages={stage.stage: stage.fingerprint for stage in stages},
-        settings=settings.identity(),
+        settings=settings.identity() | _read(origin),
         tokenizer=tokenizer,
         shards=tuple(shards),
     )
@@ -58,6 +66,11 @@ def publish(
     manifest = draft.model_copy(update={"version": version or _new_version(store, name)})
     manifest.save(store, f"{manifest.folder}/manifest.json")
     return manifest
+
+
+def _read(origin: DatasetManifest | None) -> dict[str, Any]:
+    """What had been read for another dataset, where its documents were taken."""
+    return {} if origin is None else {name: origin.settings[name] for name in _READ if name in origin.settings}
 
 
 def token_shards(tokenized: StageManifest) -> list[TokenShard]:
@@ -87,19 +100,16 @@ def _versions(store: Store, name: str) -> list[DatasetManifest]:
 
 
 def _new_version(store: Store, name: str) -> str:
-    today = datetime.now(UTC).strftime("%Y.%m.%d")
-    taken = {manifest.version for manifest in _versions(store, name)}
-    number = 1
-    while (version := today if number == 1 else f"{today}-{number}") in taken:
-        number += 1
-    return version
+    today, names = datetime.now(UTC).strftime("%Y.%m.%d"), dataset_versions(store, name)
+    same = sum(today in each for each in names)
+    return newest_version(f"{today}-{same + 1}" if same else today, names)
 
 
 def _require_tokens(draft: DatasetManifest) -> None:
     for split in ("train", "heldout"):
         if not draft.split(split):
-            kind = NothingLeft if split == "train" else BadInput
-            raise kind(
+            few = split == "train" or draft.settings["heldout"]["fraction"] > 0
+            raise (NothingLeft if few else BadInput)(
                 f"dataset {draft.name}: no document is left in the {split} split",
                 "training and evaluation need one at least",
                 "Fetch more shards, loosen the filters, or change heldout.fraction",

@@ -20,7 +20,7 @@ from infra.dataset_report import DatasetReport, report_paths, save_dataset_repor
 from infra.manifest import Telemetry, dataset_folder, stage_folder
 from infra.report import printable
 from infra.retained import MARK, Retained
-from infra.settings import Settings
+from infra.settings import Settings, operational
 from infra.store import Store, StoredFile
 from infra.throwaway import left_over, remove_left_over
 from tasks.config import STAGES
@@ -46,6 +46,8 @@ class RetentionSettings(Settings):
     """Days after which pages and texts from before redaction are deleted."""
     dry_run: bool = False
     """Say what would be deleted, and delete nothing."""
+    wait_hours: float = operational(0.0, ge=0)
+    """How long to wait for the end of a corpus that is being built on this machine, before failing."""
 
 
 class OldStage(Settings):

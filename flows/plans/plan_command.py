@@ -90,13 +90,14 @@ def _with_own_settings(
 ) -> "FlowPlan":
     """The plan of a flow whose settings are not those of the chain."""
     from flows.plans.ablation_plan import plan_ablation
-    from flows.plans.refresh_plan import plan_refresh
     from flows.plans.rehearsal import plan_comparison, plan_promotion, plan_retention
     from flows.plans.tokenizer_plan import plan_tokenizer
 
     if flow == "ablate":
         return plan_ablation(_own_settings(AblationSettings, **given), options)
     if flow == "refresh_corpus":
+        from flows.plans.refresh_plan import plan_refresh  # it knows of training, which takes seconds to import
+
         refresh = join(_own_settings(RefreshOptions, **given))
         return plan_refresh(refresh.refresh, refresh.environment, options)
     if flow == "train_tokenizer":

@@ -13,20 +13,18 @@ from flows.config import DatasetSettings
 from flows.evaluation import evaluate
 from flows.interchange import export_run, import_folder
 from flows.pretraining import pretrain
-from flows.promotion import champion_of, evaluated, promote
+from flows.promotion import promote
+from flows.refreshes.champion import Champion, open_champion
 from flows.refreshes.history import record_path
 from flows.refreshes.settings import ContinuationSettings, RefreshSettings
-from flows.runs import find_run
 from infra.environment import Environment
-from infra.errors import BadInput
 from infra.manifest import DatasetManifest, Manifest, dataset_folder, dataset_versions, load_dataset, version_key
-from infra.registry import ModelVersion
 from infra.settings import Settings
 from infra.store import Store
 from model.config import EvaluationSettings, TrainingSettings
 from model.data.settings import Source
 from model.interchange.export import ExportSettings
-from model.run import RunRecord, open_run_folder, step_name, training_datasets
+from model.run import RunRecord, training_datasets
 
 logger = logging.getLogger(__name__)
 
@@ -58,79 +56,102 @@ class Continuation(Settings):
         return f"{self.run} goes on from {self.champion}: {self.reason}"
 
 
-def require_champion(store: Store, environment: Environment, settings: ContinuationSettings) -> ModelVersion:
-    """The champion to go on from; BadInput if there is none, or its run is not below this root."""
-    model = settings.promotion.model
-    champion = champion_of(environment, model).versions.get("champion")
-    if champion is None:
-        raise BadInput(
-            f"refresh.continuation: model {model} has no champion",
-            "training goes on from a champion",
-            "Train, evaluate and promote a run first, or leave refresh.continuation unset",
-        )
-    find_run(store, champion.tags.get("run", ""))
-    return champion
+def begun(store: Store, name: str) -> tuple[DatasetManifest, ContinuationRecord] | None:
+    """What training after a dataset's refreshes was begun last, if it was stopped."""
+    for version in reversed(dataset_versions(store, name)):
+        path = _path(name, version)
+        if store.exists(path):
+            record = ContinuationRecord.load(store, path)
+            return (load_dataset(store, name, version), record) if record.promoted is None else None
+    return None
 
 
-def continue_from_champion(store: Store, refresh: RefreshSettings, environment: Environment) -> Continuation | None:
-    """Train on what is new in a dataset's newest version, unless that is done or no refresh made it."""
-    settings, versions = refresh.continuation, dataset_versions(store, refresh.dataset)
-    if settings is None or not versions or not store.exists(record_path(refresh.dataset, versions[-1])):
+def awaited(store: Store, name: str, champion: Champion) -> DatasetManifest | None:
+    """The newest version of a dataset, if a refresh made it and training on it is to be begun.
+
+    It is not where nothing is newer than what the champion was trained on.
+    """
+    newest = next(reversed(dataset_versions(store, name)), None)
+    if newest is None or not store.exists(record_path(name, newest)) or store.exists(_path(name, newest)):
         return None
-    dataset = load_dataset(store, refresh.dataset, versions[-1])
-    path = f"{dataset_folder(dataset.name, dataset.version)}/continuation.json"
-    record = ContinuationRecord.load(store, path) if store.exists(path) else None
-    if record is not None and record.promoted is not None:
+    dataset = load_dataset(store, name, newest)
+    if not unseen(versions_until(store, dataset), training_datasets(store, champion.run)):
+        logger.info("refresh: %s was trained on %s/%s, or newer text", champion.run.folder, name, newest)
         return None
-    if record is None:
-        tags = require_champion(store, environment, settings).tags
-        record = ContinuationRecord(champion=f"runs/{tags['run']}", step=int(tags["step"]))
-        record.save(store, path)
-    _, champion, _ = open_run_folder(find_run(store, record.champion))
-    training = continued_training(store, dataset, champion, record.step, settings)
+    return dataset
+
+
+def finish_continuation(store: Store, refresh: RefreshSettings, environment: Environment) -> Continuation | None:
+    """Bring what was begun to its end."""
+    found = begun(store, refresh.dataset)
+    return None if found is None else _train_on(store, *found, refresh, environment)
+
+
+def continue_from_champion(
+    store: Store, refresh: RefreshSettings, champion: Champion, environment: Environment
+) -> Continuation | None:
+    """Train on what is new in a dataset, if that is awaited."""
+    dataset = awaited(store, refresh.dataset, champion)
+    if dataset is None:
+        return None
+    record = ContinuationRecord(champion=champion.run.folder, step=champion.step)
+    record.save(store, _path(dataset.name, dataset.version))
+    return _train_on(store, dataset, record, refresh, environment)
+
+
+def _train_on(
+    store: Store,
+    dataset: DatasetManifest,
+    record: ContinuationRecord,
+    refresh: RefreshSettings,
+    environment: Environment,
+) -> Continuation:
+    """Train, evaluate and promote, as far as that is not done, and write down what came of it."""
+    settings, champion = refresh.continuation, open_champion(store, record.champion, record.step)
+    assert settings is not None, "nothing goes on without it"
+    training = continued_training(store, dataset, champion, settings)
     named = DatasetSettings(name=dataset.name, version=dataset.version)
     run = pretrain(named, settings.run, training, environment).run
-    evaluation = continued_evaluation(store, champion, record.step, run, settings)
+    evaluation = continued_evaluation(store, champion, run, settings)
     evaluate(run.folder, evaluation, settings.contamination, environment=environment)
     verdict = promote(run.folder, settings.promotion, environment).verdict
     done = {"run": run.folder, "promoted": verdict.promoted, "reason": verdict.reason}
-    record.model_copy(update=done).save(store, path)
-    name = f"{champion.folder.removeprefix('runs/')} at step {record.step:,}"
+    record.model_copy(update=done).save(store, _path(dataset.name, dataset.version))
+    name = f"{champion.run.folder.removeprefix('runs/')} at step {record.step:,}"
     return Continuation(champion=name, run=run.folder, promoted=verdict.promoted, reason=verdict.reason)
 
 
+def _path(name: str, version: str) -> str:
+    return f"{dataset_folder(name, version)}/continuation.json"
+
+
 def continued_training(
-    store: Store, dataset: DatasetManifest, champion: RunRecord, step: int, settings: ContinuationSettings
+    store: Store, dataset: DatasetManifest, champion: Champion, settings: ContinuationSettings
 ) -> TrainingSettings:
     """The champion's own settings, but for its weights, the mixture, the duration and perhaps the optimizer."""
-    blend = mixture(dataset, _versions(store, dataset), training_datasets(store, champion), settings.new_share)
-    return champion.training.model_copy(
-        update={
-            "start_from": _weights(store, champion, step),
-            "data": champion.training.data.model_copy(update={"blend": blend}),
-            "duration": settings.duration,
-            "optimizer": settings.optimizer or champion.training.optimizer,
-        }
-    )
+    seen = training_datasets(store, champion.run)
+    blend = mixture(unseen(versions_until(store, dataset), seen), seen, settings.new_share)
+    training = champion.training(settings)
+    data = training.data.model_copy(update={"blend": blend})
+    return training.model_copy(update={"start_from": weights_of(store, champion), "data": data})
 
 
-def _versions(store: Store, dataset: DatasetManifest) -> list[DatasetManifest]:
-    """Those of a dataset that have its tokenizer, oldest first."""
-    found = [load_dataset(store, dataset.name, version) for version in dataset_versions(store, dataset.name)]
-    return [each for each in found if each.tokenizer.sha256 == dataset.tokenizer.sha256]
+def versions_until(store: Store, dataset: DatasetManifest) -> list[DatasetManifest]:
+    """Those of a dataset up to this one that have its tokenizer, oldest first."""
+    versions = dataset_versions(store, dataset.name)
+    until = [load_dataset(store, dataset.name, each) for each in versions[: versions.index(dataset.version) + 1]]
+    return [each for each in until if each.tokenizer.sha256 == dataset.tokenizer.sha256]
 
 
-def mixture(
-    dataset: DatasetManifest, versions: Sequence[DatasetManifest], seen: Sequence[DatasetManifest], new_share: float
-) -> tuple[Source, ...]:
-    """What to train on: what the champion has not seen by `new_share`, what it was trained on by the rest.
+def unseen(versions: Sequence[DatasetManifest], seen: Sequence[DatasetManifest]) -> list[DatasetManifest]:
+    """Of a dataset's versions those newer than all that a champion was trained on; one filled in later is not."""
+    known = [version_key(each.version) for each in seen if each.name == versions[0].name]
+    return [each for each in versions if not known or version_key(each.version) > max(known)]
 
-    `versions` are those of the dataset, oldest first. What counts as new is newer than all that it has seen of them.
-    """
-    known = [version_key(each.version) for each in seen if each.name == dataset.name]
-    new = [each for each in versions if not known or version_key(each.version) > max(known)] or [dataset]
-    taken = {(each.name, each.version) for each in new}
-    old = [each for each in seen if (each.name, each.version) not in taken] if new_share < 1 else []
+
+def mixture(new: Sequence[DatasetManifest], seen: Sequence[DatasetManifest], new_share: float) -> tuple[Source, ...]:
+    """What to train on: what is new by `new_share`, what the champion was trained on by the rest."""
+    old = seen if new_share < 1 else []
     weights = {**_weighted(new, new_share if old else 1.0), **_weighted(old, 1 - new_share)}
     if len(weights) == 1:
         return ()
@@ -143,22 +164,23 @@ def _weighted(datasets: Sequence[DatasetManifest], share: float) -> dict[tuple[s
     return {(each.name, each.version): share * (each.tokens("train") / whole) for each in datasets}
 
 
-def _weights(store: Store, champion: RunRecord, step: int) -> str:
+def weights_of(store: Store, champion: Champion) -> str:
     """The champion's weights as a model to start from."""
-    name = f"{champion.name}-{champion.fingerprint}-{step_name(step)}"
+    run, name = champion.run, champion.weights
     if not store.exists(f"models/{name}/manifest.json"):
         folder = store.local_path(f"exports/{name}")
-        export_run(store, champion.folder, folder, ExportSettings(step=step, dtype="float32"))
-        import_folder(store, folder, name, champion.training.model.sequence_length)
+        store.remove(f"exports/{name}")  # left by a refresh that was stopped before they were taken in
+        export_run(store, run.folder, folder, ExportSettings(step=champion.step, dtype="float32"))
+        import_folder(store, folder, name, run.training.model.sequence_length)
         store.remove(f"exports/{name}")
     return f"models/{name}"
 
 
 def continued_evaluation(
-    store: Store, champion: RunRecord, step: int, run: RunRecord, settings: ContinuationSettings
+    store: Store, champion: Champion, run: RunRecord, settings: ContinuationSettings
 ) -> EvaluationSettings:
     """What is measured: what was asked for or measured of the champion, and always its held-out text."""
-    chosen = settings.evaluation or evaluated(store, champion, step).record.settings
-    own, theirs = f"{run.dataset}/{run.dataset_version}", f"{champion.dataset}/{champion.dataset_version}"
+    chosen = champion.measured(store, settings)
+    own, theirs = f"{run.dataset}/{run.dataset_version}", f"{champion.run.dataset}/{champion.run.dataset_version}"
     further = [each for each in dict.fromkeys([*chosen.held_out, theirs]) if each != own]
     return chosen.model_copy(update={"step": None, "held_out": tuple(further)})

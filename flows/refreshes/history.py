@@ -4,16 +4,26 @@
     refreshes/NAME.json                   RefreshJournal of a refresh that is under way, or was killed
 
 A record counts once its dataset's manifest is there, so that a killed refresh takes the same again. A version that was
-made by hand has no record: what it took of its crawl is all that was wanted of it.
+made by hand has no record: what it took of its crawl is all that was wanted of it. It took nothing if it was made anew
+(dataset.rebuild, other filters) of pages that another version had read.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from infra.manifest import DatasetManifest, Manifest, dataset_folder, load_dataset, version_key
+from infra.manifest import (
+    DatasetManifest,
+    Manifest,
+    dataset_folder,
+    dataset_versions,
+    load_dataset,
+    newest_version,
+    version_key,
+)
 from infra.store import Store
 from tasks.sources.crawls import Crawl, find_crawl
+from tasks.sources.fetch import FETCH
 
 
 class RefreshRecord(Manifest):
@@ -32,7 +42,7 @@ class RefreshRecord(Manifest):
     previous: str | None = None
     """The version before, whose tokenizer is taken and which the change report compares."""
     empty: bool = False
-    """Nothing of it was left for training, so that there is no such version."""
+    """Too little of it was left for a version, so that there is none; what was left is not trained on."""
 
     @property
     def next_shard(self) -> int:
@@ -81,25 +91,40 @@ def journal_path(name: str) -> str:
 
 def taken(store: Store, name: str) -> list[Taken]:
     """What each version of a dataset has of a crawl, oldest version first; those without a crawl are left out."""
-    found = []
-    for version in sorted(store.names(f"datasets/{name}"), key=version_key):
-        path, published = record_path(name, version), store.exists(f"{dataset_folder(name, version)}/manifest.json")
-        if store.exists(path):
-            record = RefreshRecord.load(store, path)
-            if published or record.empty:
-                found.append(Taken(version, record.crawl, record))
-        elif published and (crawl := _crawl_of(load_dataset(store, name, version))) is not None:
-            found.append(Taken(version, crawl, None))
-    return found
+    recorded = [part for version in store.names(f"datasets/{name}") if (part := _recorded(store, name, version))]
+    return sorted([*recorded, *_by_hand(store, name, recorded)], key=lambda each: version_key(each.version))
+
+
+def _recorded(store: Store, name: str, version: str) -> Taken | None:
+    """What a version has by its record; None without one, and where it was not finished."""
+    if not store.exists(record_path(name, version)):
+        return None
+    record = RefreshRecord.load(store, record_path(name, version))
+    done = record.empty or store.exists(f"{dataset_folder(name, version)}/manifest.json")
+    return Taken(version, record.crawl, record) if done else None
+
+
+def _by_hand(store: Store, name: str, recorded: Sequence[Taken]) -> Iterator[Taken]:
+    """What versions without a record have, but for those that were made of another's pages."""
+    names, versions = {each.version for each in recorded}, dataset_versions(store, name)
+    by_hand = [load_dataset(store, name, version) for version in versions if version not in names]
+    others = [load_dataset(store, name, version) for version in versions if by_hand and version in names]
+    read = {each.stages.get(FETCH.name) for each in others}
+    for dataset in by_hand:
+        pages, crawl = dataset.stages.get(FETCH.name), _crawl_of(dataset)
+        if crawl is not None and (pages is None or pages not in read):
+            yield Taken(dataset.version, crawl, None)
+            read.add(pages)
 
 
 def _crawl_of(dataset: DatasetManifest) -> str | None:
     return dataset.settings.get("source", {}).get("crawl")
 
 
-def is_done(parts: Sequence[Taken], crawl: str) -> bool:
-    """Whether all that is wanted of a crawl is in some version."""
-    return any(each.record is None or each.record.completes for each in parts if each.crawl == crawl)
+def is_done(parts: Sequence[Taken], crawl: str, end: int | None = None) -> bool:
+    """Whether all that is wanted of a crawl is in some version: all that was wanted then, or all up to `end`."""
+    found = [each.record for each in parts if each.crawl == crawl]
+    return any(each is None or each.completes or (end is not None and each.next_shard >= end) for each in found)
 
 
 def next_shard(parts: Sequence[Taken], crawl: str, first: int) -> int:
@@ -123,8 +148,8 @@ def new_version(parts: Sequence[Taken], names: Sequence[str], crawl: str, *, new
     count = 1 + sum(each.crawl == crawl and each.record is not None for each in parts)
     while True:
         version = base if count == 1 else f"{base}-{count}"
-        if newest and names and version_key(version) <= version_key(names[-1]):
-            version = f"{names[-1].split('-')[0]}-{version}"
+        if newest:
+            version = newest_version(version, names)
         if version not in names:
             return version
         count += 1

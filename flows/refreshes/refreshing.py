@@ -64,7 +64,7 @@ class Refreshed(Settings):
     known: int = 0
     """Documents that an earlier version has."""
     tokens: int = 0
-    """Of both splits; 0 if nothing was left for training, so that there is no such version."""
+    """Of both splits; 0 if too little was left for a version, so that there is none."""
     estimated_tokens: int | None = None
     alarms: tuple[str, ...] = ()
     """What has drifted beyond its bound."""
@@ -75,7 +75,7 @@ class Refreshed(Settings):
         """The same for people."""
         where = f"shards {self.first_shard} to {self.first_shard + self.shards - 1} of {self.end} of {self.crawl}"
         if not self.tokens:
-            return f"{self.version}  {where}: nothing new was left for training"
+            return f"{self.version}  {where}: too little is new for a version"
         return (
             f"{self.version}  {where}: {self.documents:,} documents, {self.added:,} added, {self.known:,} known, "
             f"{self.tokens:,} tokens" + "".join(f"\n  ALARM {each}" for each in self.alarms)
@@ -91,7 +91,7 @@ class Refreshing:
     build: Callable[[CorpusSettings, DatasetSettings], DatasetManifest]
     """Makes and publishes a dataset, and adds it to its index."""
     report: Callable[[DatasetManifest, DatasetManifest | None, str], ChangeReport]
-    """Compares a version with the one before, given its crawl, and publishes what it found."""
+    """Compares a version with the one before, given its crawl, and tells everyone what it found; perhaps twice."""
     index: Callable[[str, DatasetManifest], None]
     """Adds a dataset to an index, if it is not there."""
 
@@ -101,7 +101,13 @@ class Refreshing:
         return self.refresh.dataset
 
     def run(self) -> list[Refreshed]:
-        """Make what is new into versions; the versions of this refresh, of an earlier attempt at it too."""
+        """Make what is new into versions; the versions of this refresh, of an earlier attempt at it too.
+
+        Until `end` is called, another run goes on with the same budget.
+        """
+        source = self.refresh.corpus.source
+        if source.crawl != SourceSettings().crawl and source.base_url != SAMPLE:
+            logger.warning("refresh.corpus.source.crawl=%s does not count: see first_crawl and backfill", source.crawl)
         journal = self._open_journal()
         for crawl in self.pending():
             record = self._next(crawl, self._spent(journal))
@@ -110,9 +116,11 @@ class Refreshing:
                 break
             if record.shards:
                 journal = self._take(record, journal)
-        made = [self._made(version) for version in journal.versions]
+        return [self._made(version) for version in journal.versions]
+
+    def end(self) -> None:
+        """Let the next run have a budget of its own."""
         self.store.remove(journal_path(self.name))
-        return made
 
     def upcoming(self) -> list[CorpusSettings]:
         """What a refresh would build now, each version's settings; nothing is built or written.
@@ -131,7 +139,8 @@ class Refreshing:
 
     def pending(self) -> list[Crawl]:
         """The crawls to take, oldest first; BadInput if the list of crawls cannot be used."""
-        crawls = list_crawls(self.source(), self.refresh.collinfo)
+        source = self.source()
+        crawls = list_crawls(source, self.refresh.collinfo)
         parts = taken(self.store, self.name)
         last = last_crawl(parts, crawls)
         if (backfill := self.refresh.backfill) is not None:
@@ -143,7 +152,8 @@ class Refreshing:
             wanted = [each for each in crawls if each >= first]
         else:
             wanted = crawls[-self.refresh.first_crawls :]
-        return [each for each in wanted if not is_done(parts, each.name)]
+        end = None if source.shards is None else source.first_shard + source.shards
+        return [each for each in wanted if not is_done(parts, each.name, end)]
 
     def source(self) -> SourceSettings:
         """Where crawls are read."""
@@ -192,7 +202,8 @@ class Refreshing:
         listed, parts = shard_paths(source, self.store), taken(self.store, self.name)
         first = next_shard(parts, crawl.name, source.first_shard)
         left, end = listed[max(first - source.first_shard, 0) :], source.first_shard + len(listed)
-        budget, rate = self.refresh.budget, self._rate(parts)
+        budget = self.refresh.budget
+        rate = None if budget.tokens is None else self._rate(parts)
         chosen = choose(left, budget, spent, lambda path: _size(path, source), rate)
         if left and not chosen.shards:
             return None
@@ -224,8 +235,15 @@ class Refreshing:
         dataset = load_dataset(self.store, self.name, part.version)
         if part.record is not None:
             return Rate(_tokens(dataset), part.record.shards, part.record.bytes)
-        path = manifest_path(dataset, FETCH.name)
-        return Rate(_tokens(dataset), len(StageManifest.load(self.store, path).shards), None)
+        try:
+            fetched = StageManifest.load(self.store, manifest_path(dataset, FETCH.name))
+        except FileNotFoundError as error:
+            raise BadInput(
+                f"refresh.budget.tokens, and the stages of {self.name}/{part.version} are gone ({error})",
+                "tokens are estimated by what the version before gave",
+                "Give refresh.budget.shards or .bytes",
+            ) from error
+        return Rate(_tokens(dataset), len(fetched.shards), None)
 
     def _take(self, record: RefreshRecord, journal: RefreshJournal) -> RefreshJournal:
         """Make a version of what is to be taken, which the journal knows of first."""
@@ -242,10 +260,10 @@ class Refreshing:
             self.index(self._index_name, load_dataset(self.store, self.name, each))
         try:
             self._make(version, record)
-        except NothingLeft:
+        except NothingLeft as error:
             if not names:
                 raise
-            logger.warning("refresh: nothing of %s was left for training: all of it is known or dropped", record.crawl)
+            logger.warning("refresh: too little of %s is new for a version: %s", record.crawl, error.value)
             record.model_copy(update={"empty": True}).save(self.store, record_path(self.name, version))
         return journal
 
@@ -255,14 +273,17 @@ class Refreshing:
 
     def _make(self, version: str, record: RefreshRecord) -> None:
         """Build, index and compare a version; what is done already is not done again."""
-        logger.info("refresh: %s/%s takes %d shards of %s", self.name, version, record.shards, record.crawl)
         corpus = self._corpus(version, record)
+        tokens = corpus.tokenizer.path or "a vocabulary of its own"
+        what = (self.name, version, record.shards, record.crawl, tokens)
+        logger.info("refresh: %s/%s takes %d shards of %s, in the tokens of %s", *what)
         self._complete(self.build(corpus, DatasetSettings(name=self.name, version=version)), record)
 
     def _complete(self, dataset: DatasetManifest, record: RefreshRecord) -> None:
         self.index(self._index_name, dataset)
         previous = None if record.previous is None else load_dataset(self.store, self.name, record.previous)
-        self.report(dataset, previous, record.crawl)
+        changes = self.report(dataset, previous, record.crawl)
+        changes.save(self.store, change_report_paths(dataset.folder)[1])  # last: with it the version is finished
 
     def _corpus(self, version: str, record: RefreshRecord) -> CorpusSettings:
         """The settings of a version: a part of one crawl, the dataset's index, the tokenizer that is there."""

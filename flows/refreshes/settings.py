@@ -42,8 +42,8 @@ class ContinuationSettings(Settings):
     duration: Duration = Duration(tokens=100_000_000)
     """How long to train on the mixture."""
     new_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of training samples from versions that the champion was not trained on; the others keep it from forgetting
-    (arXiv:2403.08763). Within either part each version counts by its tokens."""
+    """Share of training samples from versions newer than all that the champion was trained on; what it was trained on
+    keeps it from forgetting (arXiv:2403.08763). Within either part each version counts by its tokens."""
     optimizer: OptimizerSettings | None = None
     """Learning rate and its schedule, warm-up included; unset takes the champion's, from the start."""
     evaluation: EvaluationSettings | None = None
@@ -66,7 +66,8 @@ class RefreshSettings(Settings):
     first_crawls: int = Field(default=1, ge=1)
     """Where first_crawl is unset: with how many of the newest crawls a dataset begins."""
     backfill: CrawlRange | None = None
-    """Take these crawls instead of newer ones, a version for each, oldest first, but for those that are done."""
+    """Take these crawls instead of newer ones, a version for each, oldest first, but for those that are done. A
+    continuation passes over what is older than what the champion was trained on."""
     corpus: CorpusSettings = opened(CorpusSettings())
     """From a crawl to token shards. source.crawl is chosen by the refresh; the tokenizer is that of the version before
     where there is one; dedup.index is the dataset's name unless set."""

@@ -1,7 +1,7 @@
 """The change report of a dataset version beside its manifest, and in Prefect: page, tables, alarms.
 
-datasets/NAME/VERSION/changes.json    ChangeReport
-                      changes.html    the same for people
+datasets/NAME/VERSION/changes.html    for people
+                      changes.json    ChangeReport, which the refresh writes when all of this has been told
 """
 
 import logging
@@ -15,10 +15,9 @@ logger = logging.getLogger(__name__)
 
 
 def write_change_report(store: Store, report: ChangeReport) -> str:
-    """Write page and figures into the dataset's folder; the page's path."""
-    page, figures = change_report_paths(report.folder)
+    """Write the page into the dataset's folder; its path."""
+    page, _ = change_report_paths(report.folder)
     store.write_bytes(page, render_change_html(report).encode())
-    report.save(store, figures)
     return page
 
 

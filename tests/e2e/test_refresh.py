@@ -242,30 +242,30 @@ def builder(tmp_path: Path, cluster: Cluster) -> Builder:
 def test_a_refresh_that_stops_anywhere_goes_on(builder: Builder, tmp_path: Path, cluster: Cluster, where: str):
     mirror = tmp_path / "mirror"
     write_crawls(mirror, {A: [list(range(12)), list(range(12, 24))], B: [list(range(6, 30))]})
-    builder.refreshing(settings(mirror, first_crawl=A, budget={"shards": 2})).run()
+    builder.run(settings(mirror, first_crawl=A, budget={"shards": 2}))
     stopped = Builder(builder.store, cluster, stop_at=where)
     with pytest.raises(Stopped):
-        stopped.refreshing(settings(mirror)).run()
+        stopped.run(settings(mirror))
     assert len(dataset_versions(builder.store, "news")) == (1 if where == "build" else 2)
-    (made,) = builder.refreshing(settings(mirror)).run()
+    (made,) = builder.run(settings(mirror))
     assert (made.version, made.shards, made.known) == ("2026.10", 1, 18)
 
     straight = Builder(Store(str(tmp_path / "straight")), cluster)
-    straight.refreshing(settings(mirror, first_crawl=A)).run()
+    straight.run(settings(mirror, first_crawl=A))
     assert manifests(tmp_path / "straight") == manifests(tmp_path / "root")
 
 
 def test_a_backfill_takes_a_range_and_leaves_out_what_is_done(builder: Builder, tmp_path: Path):
     mirror = tmp_path / "mirror"
     write_crawls(mirror, {A: [[*range(8)]], B: [[*range(8, 20)]], C: [[*range(20, 32)]]})
-    builder.refreshing(settings(mirror, first_crawl=C)).run()
+    builder.run(settings(mirror, first_crawl=C))
     backfill = settings(mirror, backfill={"first": A, "last": C})
     builder.stop_at = "report"
     with pytest.raises(Stopped):
-        builder.refreshing(backfill).run()
+        builder.run(backfill)
     builder.stop_at = ""
-    assert [each.version for each in builder.refreshing(backfill).run()] == ["2026.05", "2026.10"]
+    assert [each.version for each in builder.run(backfill)] == ["2026.05", "2026.10"]
     assert dataset_versions(builder.store, "news") == ["2026.05", "2026.10", "2026.14"], "the newest stays the newest"
-    assert builder.refreshing(backfill).run() == []
+    assert builder.run(backfill) == []
     found = [load_dataset(builder.store, "news", each) for each in dataset_versions(builder.store, "news")]
     assert len({each.tokenizer.sha256 for each in found}) == 1

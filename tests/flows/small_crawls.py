@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import DatasetSettings
-from flows.refreshes.refreshing import Refreshing
+from flows.refreshes.refreshing import Refreshed, Refreshing
 from flows.refreshes.settings import RefreshSettings
-from infra.change_report import ChangeReport, change_report_paths
+from infra.change_report import ChangeReport
 from infra.cluster import Cluster
 from infra.manifest import DatasetManifest
 from infra.store import Store
@@ -71,6 +71,13 @@ class Builder:
     def refreshing(self, refresh: RefreshSettings) -> Refreshing:
         return Refreshing(self.store, refresh, self.build, self.report, self.index)
 
+    def run(self, refresh: RefreshSettings) -> list[Refreshed]:
+        """A whole refresh."""
+        steps = self.refreshing(refresh)
+        made = steps.run()
+        steps.end()
+        return made
+
     def build(self, corpus: CorpusSettings, dataset: DatasetSettings) -> DatasetManifest:
         self._maybe_stop("build")
         assert dataset.version is not None
@@ -88,9 +95,7 @@ class Builder:
 
     def report(self, dataset: DatasetManifest, previous: DatasetManifest | None, crawl: str) -> ChangeReport:
         self._maybe_stop("report")
-        found = change_report(self.store, dataset, previous, DriftSettings(), [crawl])
-        found.save(self.store, change_report_paths(dataset.folder)[1])
-        return found
+        return change_report(self.store, dataset, previous, DriftSettings(), [crawl])
 
     def index(self, index: str, dataset: DatasetManifest) -> None:
         self.indexed.append(dataset.version)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from flows.interchange import Import, export_run, find_run, import_folder
+from flows.refreshes.champion import Champion
+from flows.refreshes.continuation import weights_of
 from infra.errors import BadInput
 from infra.store import Store
 from model.interchange.imported import ImportedModel, check_start
@@ -37,6 +39,11 @@ def test_a_trained_run_is_exported_and_taken_in_again(store: Store, tmp_path: Pa
     assert "--set training.start_from=models/back" in taken.text()
     assert "--set training.model.hidden_size=32" in taken.text()
     assert f"--set corpus.tokenizer.path={store.local_path('models/back/tokenizer.model')}" in taken.text()
+
+    champion = Champion(run, dataset, 2)
+    store.write_bytes(f"exports/{champion.weights}/config.json", b"of a refresh that was killed")
+    assert weights_of(store, champion) == f"models/{champion.weights}"
+    assert not store.exists(f"exports/{champion.weights}")
 
 
 def test_nested_settings_are_printed_whole() -> None:

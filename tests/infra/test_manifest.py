@@ -16,6 +16,8 @@ from infra.manifest import (
     fingerprint,
     library_versions,
     load_dataset,
+    newest_version,
+    version_key,
 )
 from infra.store import Store
 
@@ -117,3 +119,19 @@ def test_totals_are_sums_over_shards_largest_first() -> None:
     assert list(manifest.total("reasons").items()) == [("b", 3), ("c", 3), ("a", 1)]
     assert (manifest.rows_in, manifest.kept, manifest.rows_of("heldout")) == (18, 6, 3)
     assert manifest.kept_paths == ["stages/quality/abc/1", "stages/quality/abc/2"]
+
+
+@pytest.mark.parametrize(
+    ("version", "newest", "expected"),
+    [
+        ("2026.11.23", "2026.11.22", "2026.11.23"),
+        ("2026.11.23", "2026.42", "2026.42-2026.11.23"),
+        ("2026.11.23-2", "2026.42-2026.11.23", "2026.42-2026.11.23-2"),
+        ("2026.12.01", "2026.42-2026.42-2", "2026.42-2026.42-2-2026.12.01"),
+        ("2027.01.03", "2026.51", "2027.01.03"),
+    ],
+)
+def test_a_new_version_is_the_newest_by_name(version: str, newest: str, expected: str) -> None:
+    assert newest_version(version, []) == version
+    assert newest_version(version, [newest]) == expected
+    assert version_key(expected) > version_key(newest)

@@ -20,7 +20,7 @@ from infra.manifest import StageManifest, load_dataset
 from infra.schema import tokens_schema
 from infra.store import Store
 from tasks.config import CorpusSettings
-from tasks.dataset import publish
+from tasks.dataset import NothingLeft, publish
 from tasks.heldout import HeldoutSettings, is_heldout, share
 from tasks.quality.families import QualitySignalSettings
 from tasks.signals import SignalSettings
@@ -269,6 +269,13 @@ def test_a_dataset_is_published_once_for_each_content(tmp_path: Path, built: tup
     other = corpus(mirror, shards=2)
     second = publish(store, "corpus", None, other, stages, chain.tokenizer)
     assert second.version == f"{first.version}-2"
+    publish(store, "corpus", "9000.42", settings, chain.stages, chain.tokenizer)
+    fewer = chain.stage("tokenization").model_copy(update={"shards": chain.stage("tokenization").shards[:1]})
+    third = publish(store, "corpus", None, other, [*chain.stages[:-1], fewer], chain.tokenizer)
+    assert third.version == f"9000.42-{first.version}-3", "behind a refresh's version"
+    assert load_dataset(store, "corpus") == third
+    again = publish(store, "other", None, corpus(mirror, shards=1), stages, chain.tokenizer, origin=named)
+    assert again.settings["source"] == named.settings["source"], "what was read, not what was named"
     with pytest.raises(BadInput, match=r"corpus/v1 exists with other content.*source\.shards: None -> 2"):
         publish(store, "corpus", "v1", other, stages, chain.tokenizer)
     assert load_dataset(store, "corpus", "v1") == named
@@ -281,8 +288,13 @@ def test_a_dataset_needs_both_splits(tmp_path: Path, built: tuple[Path, Chain], 
         for s in chain.stage("tokenization").shards
     ]
     tokens = chain.stage("tokenization").model_copy(update={"shards": tuple(empty)})
-    with pytest.raises(BadInput, match="no document is left in the heldout split"):
-        publish(Store(str(tmp_path)), "c", None, corpus(mirror), [*chain.stages[:-1], tokens], chain.tokenizer)
+    stages, settings = [*chain.stages[:-1], tokens], corpus(mirror)
+    with pytest.raises(NothingLeft, match="no document is left in the heldout split"):
+        publish(Store(str(tmp_path)), "c", None, settings, stages, chain.tokenizer)
+    none = settings.model_copy(update={"heldout": HeldoutSettings(fraction=0)})
+    with pytest.raises(BadInput, match="heldout split") as refused:
+        publish(Store(str(tmp_path)), "c", None, none, stages, chain.tokenizer)
+    assert refused.type is BadInput, "it is not for lack of documents"
 
 
 def document_id(path: str, offset: int) -> str:

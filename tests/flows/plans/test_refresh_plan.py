@@ -1,53 +1,58 @@
-"""Plans of refreshes: the training after one is a part of it."""
+"""The plan of a refresh: versions to come, and the training after them."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from flows.plans.cached import AlreadyMade
-from flows.plans.planning import Plan, nothing_to_do
-from flows.plans.refresh_plan import affordable_refresh, plan_continuation, plan_refresh
+from flows.plans.refresh_plan import affordable_refresh, plan_continued, plan_refresh
 from flows.plans.whole_plan import PlanOptions
+from flows.refreshes.champion import Champion
 from flows.refreshes.history import RefreshRecord, record_path
 from flows.refreshes.settings import ContinuationSettings, RefreshSettings
 from infra.environment import Environment
 from infra.errors import BadInput
+from infra.manifest import fingerprint
 from infra.store import Store
 from model.config import Duration, EvaluationSettings
-from tests.model.made_runs import made_dataset, made_run
+from tests.flows.small_crawls import settings
+from tests.model.made_runs import made_dataset, made_evaluation, made_run
 from tests.model.small_runs import small_training
-from tests.tasks.records import write_crawl
 
 CRAWL = "CC-MAIN-2026-05"
-PRICES = {"gpu_hour": 3600.0, "budget": 100.0}
-OPTIONS = PlanOptions(device="H200", tokens_per_second=100)
+STATED = PlanOptions(device="H200", tokens_per_second=100)
 
 
-def test_training_after_a_refresh_is_paid_from_the_same_budget(tmp_path: Path):
-    store = Store(str(tmp_path))
-    champion = made_run(store, made_dataset(store, "news", 10_000, 600), "champion", small_training(), (8,))
-    environment = Environment.model_validate({"root": str(tmp_path), "cost": PRICES})
-    corpora: list[Plan] = [nothing_to_do(environment, 1, AlreadyMade(stages=(), complete=True))]
-    settings = ContinuationSettings(duration=Duration(tokens=20_000))
-    plan = plan_continuation(corpora, champion, EvaluationSettings(), settings, environment, OPTIONS)
-    assert plan.training is not None
-    assert plan.training.tokens >= 20_000
-    assert plan.seconds == pytest.approx((plan.training.tokens + 600 / 3) / 100)
-    assert plan.refused[0].endswith("USD, the budget is 100.00")
+def test_training_after_a_refresh_is_planned_with_it(tmp_path: Path):
+    store, environment = Store(str(tmp_path)), Environment(root=str(tmp_path))
+    seen = made_dataset(store, "news", 5000, 100)
+    run = made_run(store, seen, "base", small_training(), (8,))
+    made_evaluation(store, run, EvaluationSettings())
+    going_on = ContinuationSettings(duration=Duration(tokens=64_000))
+    refresh, champion = RefreshSettings(dataset="news", continuation=going_on), Champion(run, seen, 8)
+
+    def hours() -> float:
+        plan = plan_continued(refresh, going_on, champion, [], environment, STATED)
+        assert not plan.refused
+        return 3600 * plan.cost.gpu_hours
+
+    assert hours() == 0, "nothing is new"
+    new = seen.model_copy(update={"version": "2", "fingerprint": fingerprint(new=True)})
+    new.save(store, f"{new.folder}/manifest.json")
+    RefreshRecord(crawl=CRAWL, first_shard=0, shards=1, end=1).save(store, record_path("news", "2"))
+    assert 640 < hours() < 700, "steps at the stated rate, then an evaluation"
 
 
-def test_a_refresh_with_nothing_to_do_costs_nothing_and_one_without_a_champion_is_refused(tmp_path: Path):
-    write_crawl(tmp_path / "mirror", [b""], crawl=CRAWL)
-    (tmp_path / "mirror" / "collinfo.json").write_text(json.dumps([{"id": CRAWL}]))
-    done = RefreshRecord(crawl=CRAWL, first_shard=0, shards=1, end=1, empty=True)
-    done.save(Store(str(tmp_path / "root")), record_path("news", "2026.05"))
-    environment = Environment.model_validate({"root": str(tmp_path / "root"), "cost": PRICES})
-    refresh = RefreshSettings.model_validate(
-        {"dataset": "news", "corpus": {"source": {"base_url": str(tmp_path / "mirror")}}}
+def test_a_champion_that_is_not_there_is_refused_before_anything_is_built(tmp_path: Path):
+    mirror, root = tmp_path / "mirror", tmp_path / "root"
+    mirror.mkdir()
+    (mirror / "collinfo.json").write_text(json.dumps([{"id": CRAWL}]))
+    RefreshRecord(crawl=CRAWL, first_shard=0, shards=1, end=1, empty=True).save(
+        Store(str(root)), record_path("news", "1")
     )
-    assert affordable_refresh(refresh, environment) == environment
-    continued = refresh.model_copy(update={"continuation": ContinuationSettings()})
-    assert "is in no sum" in plan_refresh(continued, environment, OPTIONS).notes[0]
+    environment = Environment.model_validate({"root": str(root), "cost": {"core_hour": 1.0, "budget": 5.0}})
+    assert affordable_refresh(settings(mirror), environment).cost.budget is None, "nothing is new: nothing to pay"
+    refresh = settings(mirror, continuation={})
+    assert "has no champion" in plan_refresh(refresh, environment, STATED).refused[0]
     with pytest.raises(BadInput, match="has no champion"):
-        affordable_refresh(continued, environment)
+        affordable_refresh(refresh, environment)

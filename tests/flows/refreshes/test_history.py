@@ -48,9 +48,24 @@ def test_only_published_versions_count(tmp_path: Path):
     assert is_done(found, "CC-MAIN-2026-01"), "what was made by hand took what was wanted"
 
 
+def test_what_is_made_of_pages_that_are_there_takes_nothing(tmp_path: Path):
+    store = Store(str(tmp_path))
+    RefreshRecord(crawl=CRAWL, first_shard=0, shards=1, end=2).save(store, record_path("small", "2026.42"))
+    made = [("2026.42", "one"), ("2026.11.23", "one"), ("2026.42-2026.11.24", "one"), ("2026.42-2026.11.25", "two")]
+    for version, pages in made:
+        changes = {"version": version, "settings": {"source": {"crawl": CRAWL}}, "stages": {"fetch": pages}}
+        manifest = DATASET.model_copy(update=changes)
+        manifest.save(store, f"{manifest.folder}/manifest.json")
+    assert [each.version for each in taken(store, "small")] == ["2026.42", "2026.42-2026.11.25"]
+    store.remove("datasets/small/2026.42-2026.11.25")
+    assert not is_done(taken(store, "small"), CRAWL), "the crawl's other shard is still to be taken"
+
+
 def test_a_crawl_is_done_when_its_last_shard_is_taken():
     assert is_done([part("1", 0, 5), part("2", 5, 5)], CRAWL)
     assert not is_done([part("1", 0, 9)], CRAWL)
+    assert is_done([part("1", 0, 9)], CRAWL, 9), "fewer are wanted than then"
+    assert not is_done([part("1", 0, 9)], CRAWL, 11)
     assert next_shard([part("1", 3, 4)], "CC-MAIN-2026-47", 3) == 3
 
 
