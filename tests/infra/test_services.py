@@ -1,6 +1,5 @@
 """Services that are started, watched, and stopped by another process."""
 
-import logging
 import os
 import socket
 import subprocess
@@ -146,8 +145,7 @@ def test_one_that_is_killed_is_started_again(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
     port = str(free_port())
     address = f"http://127.0.0.1:{port}/"
-    # A local Dask cluster of other tests lets only critical lines through to handlers that are there already.
-    with caplog.at_level(logging.WARNING), Services(tmp_path / "own") as services:
+    with Services(tmp_path / "own") as services:
         service = Service("server", "their_server", [port], address, address, children_go_on=go_on)
         first = services.start(service).process
         assert first is not None
