@@ -140,6 +140,12 @@ def test_workers_leave_ranks_time_for_a_checkpoint(compose: dict[str, Any]):
         assert int(seconds[1]) < int(compose[name]["stop_grace_period"].removesuffix("s"))
 
 
+def test_mlflows_pages_may_ask_it_where_links_lead(compose: dict[str, Any]):
+    links = re.search(r"environment\.mlflow_tracking_uri=(\S+)", " ".join(compose["worker"]["command"]))
+    assert links is not None
+    assert links[1] in compose["mlflow"]["environment"]["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
+
+
 def test_nothing_is_published_beyond_loopback_and_databases_not_at_all(compose: dict[str, Any]):
     published = {name: service["ports"] for name, service in compose.items() if "ports" in service}
     assert set(published) == {"prefect-server", "mlflow", "dask-scheduler"}
