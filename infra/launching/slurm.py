@@ -8,6 +8,7 @@ again and goes on from its checkpoint; see `infra.launching.slurm_agent`. Accoun
 Several jobs that are handed in together are one job array. Its records are written before it has a number, so that a
 flow which was killed meanwhile finds its jobs by the array's name. Whoever stops one of them stops the array.
 
+    FOLDER/model.train.lock          held by the flow that is about to hand in a job
     FOLDER/jobs/model.train.json     the job's number, until it has ended
     FOLDER/jobs/123_0_log.out        lines of its first node; of the second one, 123_1_log.out
     FOLDER/jobs/123_submitted.pkl    submitit's files, and its job script
@@ -23,11 +24,12 @@ import pickle
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInput, GristmillError, RunFailed
+from infra.launching.job_lines import JobLines
 from infra.launching.job_record import (
     JobRecord,
     forget_job,
@@ -43,7 +45,9 @@ from infra.launching.launcher_settings import NodeShape, SlurmSettings
 from infra.launching.ranks import RankOutput, secrets_of
 from infra.launching.slurm_agent import NodeAgent
 from infra.launching.slurm_commands import GONE, LIVING, ask, jobs_named, require_slurm, state
+from infra.lock import only_one
 from infra.manifest import fingerprint
+from infra.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,7 @@ class SlurmLauncher:
 
     def __init__(self, settings: SlurmSettings) -> None:
         self._settings = settings
+        self._alone: ExitStack | None = None
 
     def run(self, spec: JobSpec, on_line: Callable[[str], None] = logger.info) -> JobResult:
         """Hand in the job, or find it, and wait for its end; RunFailed (or what its ranks reported) if it ends badly.
@@ -69,11 +74,13 @@ class SlurmLauncher:
         started = time.monotonic()
         shape = self._settings.shape(spec.processes)
         output = RankOutput(on_line, secrets_of({**os.environ, **spec.environment}))
-        found = self._find(spec)
-        if found is None and self._ended_well(spec, shape):
-            forget_job(spec)
-            return JobResult(seconds=time.monotonic() - started)
-        job = found or self._submit(spec, shape)
+        with self._handing_in(spec) as alone:
+            found = self._find(spec)
+            if found is None and self._ended_well(spec, shape):
+                forget_job(spec)
+                return JobResult(seconds=time.monotonic() - started)
+            job = found or self._submit(spec, shape)
+            alone.close()
         lines = JobLines(_files(spec, job), job.id, shape.nodes, output, last_bytes=1 << 16 if found else None)
         if found:
             logger.info("job %s of Slurm is there already; its earlier lines are in %s", job.id, lines.paths[0])
@@ -89,17 +96,38 @@ class SlurmLauncher:
 
     @contextmanager
     def room(self, spec: JobSpec) -> Iterator[None]:
-        """See that no living job of the folder does something else, and none is about to end."""
-        self._find(spec)
-        yield
+        """See that no living job of the folder does something else, and none is about to end.
+
+        Another flow that wants to hand in a job of the folder waits until this one has; then it finds that job.
+        """
+        with self._handing_in(spec):
+            self._find(spec)
+            yield
+
+    @contextmanager
+    def _handing_in(self, spec: JobSpec) -> Iterator[ExitStack]:
+        """Keep other flows from handing in a job of the folder, to the block's end or until what is given is closed."""
+        if self._alone is not None:
+            yield self._alone
+            return
+        with ExitStack() as alone:
+            alone.enter_context(_alone_in(spec))
+            self._alone = alone
+            try:
+                yield alone
+            finally:
+                self._alone = None
 
     @contextmanager
     def handed_in(self, specs: Sequence[JobSpec]) -> Iterator[None]:
         """Hand in those that are not there yet as one array, for `run` to find; stopped if the block ends badly."""
-        absent = [spec for spec in specs if self._find(spec) is None]
-        alike = [spec for spec in absent if spec.processes == absent[0].processes]
-        if len(alike) > 1:
-            self._submit_array(alike)
+        with ExitStack() as alone:
+            for spec in sorted(specs, key=lambda each: each.folder):  # in one order, so that no two flows block
+                alone.enter_context(_alone_in(spec))
+            absent = [spec for spec in specs if self._find(spec) is None]
+            alike = [spec for spec in absent if spec.processes == absent[0].processes]
+            if len(alike) > 1:
+                self._submit_array(alike)
         try:
             yield
         except BaseException:
@@ -143,10 +171,14 @@ class SlurmLauncher:
     def _submit(self, spec: JobSpec, shape: NodeShape) -> JobRecord:
         require_time(spec, self._settings)
         with _submitting(job_name(spec)):
-            executor = self._executor(jobs_folder(spec), _parameters(spec, self._settings, shape))
+            parameters = _parameters(spec, self._settings, shape)
+            # Where the file system has no locks: two jobs of one folder wait for one another, by their name.
+            parameters["additional_parameters"] = {"dependency": "singleton", **parameters["additional_parameters"]}
+            executor = self._executor(jobs_folder(spec), parameters)
             job = executor.submit(NodeAgent(spec, shape, requeue=self._settings.requeues > 0))
+            record = save_job(spec, "slurm", str(job.job_id))
         logger.info("job %s of Slurm: handed in for %d nodes", job.job_id, shape.nodes)
-        return save_job(spec, "slurm", str(job.job_id))
+        return record
 
     def _submit_array(self, specs: Sequence[JobSpec]) -> None:
         require_time(specs[0], self._settings)
@@ -160,8 +192,8 @@ class SlurmLauncher:
             with executor.batch():
                 again = settings.requeues > 0
                 jobs = [executor.submit(NodeAgent(spec, shape, again, str(folder))) for spec in specs]
-        for spec, job in zip(specs, jobs, strict=True):
-            save_job(spec, "slurm", str(job.job_id), str(folder))
+            for spec, job in zip(specs, jobs, strict=True):
+                save_job(spec, "slurm", str(job.job_id), str(folder))
         logger.info("jobs %s to %s of Slurm: handed in as one array", jobs[0].job_id, jobs[-1].job_id)
 
     def _executor(self, folder: Path, parameters: dict[str, Any]) -> Any:
@@ -172,7 +204,7 @@ class SlurmLauncher:
         executor.update_parameters(**parameters)
         return executor
 
-    def _wait(self, job: str, lines: "JobLines") -> str:
+    def _wait(self, job: str, lines: JobLines) -> str:
         """Pass lines on until the job has ended; returns its last state."""
         before, ended = "", 0
         while ended < 2:  # a job that is queued again looks for a moment as if it had ended
@@ -187,7 +219,7 @@ class SlurmLauncher:
         lines.pass_on(last=True)
         return before
 
-    def _stop(self, job: JobRecord, spec: JobSpec, lines: "JobLines") -> None:
+    def _stop(self, job: JobRecord, spec: JobSpec, lines: JobLines) -> None:
         """SIGTERM to the ranks, then the end of the job once they have written a checkpoint or their time is over."""
         try:
             running = state(job.id) == "RUNNING"
@@ -218,7 +250,7 @@ class SlurmLauncher:
         while any(state(job.id) in LIVING for _, job in jobs) and time.monotonic() < end:
             time.sleep(self._settings.poll_seconds)
 
-    def _has_ended(self, job: str, lines: "JobLines", seconds: float) -> bool:
+    def _has_ended(self, job: str, lines: JobLines, seconds: float) -> bool:
         end = time.monotonic() + seconds
         while (now := state(job)) in LIVING and time.monotonic() < end:
             lines.pass_on()
@@ -270,9 +302,15 @@ def _numbered(spec: JobSpec, record: JobRecord) -> JobRecord | None:
     return save_job(spec, "slurm", found[0], record.files)
 
 
+def _alone_in(spec: JobSpec) -> AbstractContextManager[int]:
+    """Until it is left no other flow gets here; one that does waits for as long as the end of a job may take."""
+    what, seconds = f"handing in {spec.module} in {spec.folder}", spec.grace_seconds + 2 * _KILL_SECONDS
+    return only_one(Store(spec.folder), f"{spec.module}.lock", what, seconds)
+
+
 @contextmanager
 def _submitting(name: str) -> Iterator[None]:
-    """BadInput where Slurm refuses a job; none is left where it is cancelled before its number is known."""
+    """BadInput where Slurm refuses a job; none is left where it is cancelled before its number is written down."""
     from submitit.core.utils import FailedJobError
 
     try:
@@ -286,36 +324,6 @@ def _submitting(name: str) -> Iterator[None]:
     except BaseException:
         ask(["scancel", f"--user={getpass.getuser()}", f"--name={name}"])
         raise
-
-
-class JobLines:
-    """The log files of a job's nodes, of which new lines are passed on."""
-
-    def __init__(self, folder: Path, job: str, nodes: int, output: RankOutput, last_bytes: int | None = None) -> None:
-        """`last_bytes` leaves out what stands before the end of the files as they are now."""
-        self.paths = [folder / f"{job}_{node}_log.out" for node in range(nodes)]
-        self._output = output
-        self._read = dict.fromkeys(self.paths, 0)
-        self._rest = dict.fromkeys(self.paths, b"")
-        if last_bytes is not None:
-            sizes = {path: path.stat().st_size for path in self.paths if path.exists()}
-            self._read |= {path: max(0, size - last_bytes) for path, size in sizes.items()}
-
-    def pass_on(self, last: bool = False) -> None:
-        """Hand over the lines written since the last call; what is no whole line yet waits, unless it is the last."""
-        for path in self.paths:
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                file.seek(self._read[path])
-                new = file.read()
-            self._read[path] += len(new)
-            *whole, self._rest[path] = (self._rest[path] + new).split(b"\n")
-            if last and self._rest[path]:
-                whole.append(self._rest[path])
-                self._rest[path] = b""
-            for line in whole:
-                self._output.take(line.decode(errors="replace"))
 
 
 def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dict[str, Any]:

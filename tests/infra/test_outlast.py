@@ -1,4 +1,4 @@
-"""A program that runs as the first of a container ends after all that it left behind, but waits for nothing for ever."""
+"""The first program of a container ends after all that it left behind, but waits for nothing for ever."""
 
 import os
 import signal
