@@ -11,8 +11,8 @@ import contextvars
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -27,12 +27,15 @@ from infra.dask_settings import LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
-from infra.worker_logs import TOPIC, ForwardLogs, as_record, logged
+from infra.worker_logs import BEGINNINGS, TOPIC, ForwardLogs, as_record, logged
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_BEGINNINGS = 4
+"""How often a task may begin without an end: as often as Dask has it lose a worker that dies. One whose worker leaves
+because its job's time is over would be begun for ever, if no job has time enough."""
 _WORKERS_SECONDS = 30.0
 """How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
@@ -76,9 +79,11 @@ class Cluster:
 
     def _use(self, client: Client) -> None:
         self._client, self._scheduler = client, _scheduler_id(client)
+        self._begun, self._endless = Counter[str](), set[str]()
         client.register_plugin(RateLimitPlugin())
         client.register_plugin(ForwardLogs())
         client.subscribe_topic(TOPIC, self._take_record)
+        client.subscribe_topic(BEGINNINGS, self._count)
 
     @property
     def dashboard(self) -> str:
@@ -138,7 +143,7 @@ class Cluster:
                 self._known_workers = self.workers
                 for _ in range(4 * max(self._known_workers, self._most_workers)):
                     submit_next()
-            for future in self._as_they_finish(finished, label):
+            for future in self._as_they_finish(finished, owners, label):
                 try:
                     with _losing_scheduler():
                         result = self._result(future, owners[future], label)
@@ -161,10 +166,13 @@ class Cluster:
             with suppress(*_DISCONNECTED):
                 self._client.cancel(list(owners), force=True)
 
-    def _as_they_finish(self, finished: Any, label: str) -> Iterator[Future]:
+    def _as_they_finish(self, finished: Any, futures: Iterable[Future], label: str) -> Iterator[Future]:
         """Yield futures as they finish; RunFailed where for too long there was no worker to do them."""
         seen = looked = time.monotonic()
         while not finished.is_empty():
+            if self._endless:
+                with _losing_scheduler():  # they come back as finished
+                    self._client.cancel([each for each in futures if each.key in self._endless], force=True)
             if finished.has_ready():
                 yield next(finished)
                 seen = looked = time.monotonic()
@@ -227,9 +235,27 @@ class Cluster:
             if logger.isEnabledFor(message["level"]):
                 self._context.run(logger.handle, as_record(message))
 
+    def _count(self, event: tuple[float, Any]) -> None:
+        """Note that a task has begun, or that one which had begun has failed."""
+        _, message = event
+        if message["client"] == self._client.id:
+            self._begun[message["key"]] += message["times"]
+            if self._begun[message["key"]] > _BEGINNINGS:
+                self._endless.add(message["key"])
+
     def _result(self, future: Future, item: Any, label: str) -> Any:
+        key = str(future.key)
+        begun, endless = self._begun.pop(key, 0), key in self._endless
+        self._endless.discard(key)
         if future.status == "finished":
             return future.result()
+        if endless:
+            raise RunFailed(
+                f"{label}: {item} was begun {begun} times and never ended",
+                "a shard must end before its worker leaves, some time before the time limit of the worker's job",
+                "Raise environment.dask.walltime, or make shards smaller, and run the same command again: finished"
+                " shards are kept",
+            )
         if future.status in ("cancelled", "lost"):
             raise _SchedulerLost
         error: Any = future.exception()
