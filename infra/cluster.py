@@ -36,6 +36,8 @@ Result = TypeVar("Result")
 _BEGINNINGS = 4
 """How often a task may begin without an end: as often as Dask has it lose a worker that dies. One whose worker leaves
 because its job's time is over would be begun for ever, if no job has time enough."""
+_NO_WORKER_SECONDS = 60.0
+"""How long there is no worker before that is said."""
 _WORKERS_SECONDS = 30.0
 """How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
@@ -167,8 +169,12 @@ class Cluster:
                 self._client.cancel(list(owners), force=True)
 
     def _as_they_finish(self, finished: Any, futures: Iterable[Future], label: str) -> Iterator[Future]:
-        """Yield futures as they finish; RunFailed where for too long there was no worker to do them."""
+        """Yield futures as they finish; RunFailed where for too long there was no worker to do them.
+
+        How long there has been none is said after a while, and again each time that it has doubled.
+        """
         seen = looked = time.monotonic()
+        silence = _NO_WORKER_SECONDS
         while not finished.is_empty():
             if self._endless:
                 with _losing_scheduler():  # they come back as finished
@@ -180,11 +186,15 @@ class Cluster:
             with finished.thread_condition:
                 finished.thread_condition.wait(0.1)
             now = time.monotonic()
-            if now - looked < self._wait_seconds / 10:
+            if now - looked < min(self._wait_seconds, _NO_WORKER_SECONDS) / 10:
                 continue
             looked = now
             with _losing_scheduler():
-                seen = now if self.workers else seen
+                if self.workers:
+                    seen, silence = now, _NO_WORKER_SECONDS
+            if now - seen > silence:
+                logger.warning("%s: no Dask worker has been there for %.0f s", label, now - seen)
+                silence = 2 * (now - seen)
             if now - seen > self._wait_seconds:
                 raise RunFailed(
                     f"{label}: no Dask worker has been there for {now - seen:.0f} s",

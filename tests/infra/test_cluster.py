@@ -3,6 +3,7 @@
 import math
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -48,6 +49,21 @@ def test_work_that_no_worker_comes_for_fails() -> None:
         client.wait_for_workers(1)
         slow = Cluster(client, retries=0, wait_seconds=0.05)
         assert list(slow.map(time.sleep, [0.3], "nap")) == [None], "a worker that is busy is there"
+
+
+def test_workers_that_are_awaited_without_end_are_missed_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("infra.cluster._NO_WORKER_SECONDS", 0.1)
+    local: Any = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with local, Client(local, set_as_default=False) as client, ThreadPoolExecutor() as threads:
+        done = threads.submit(list[float], Cluster(client, retries=0).map(math.sqrt, [4], "root"))
+        end = time.monotonic() + 30
+        while "root: no Dask worker has been there for" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        local.scale(1)
+        assert done.result() == [2]
 
 
 def leave_before_the_end(item: str) -> str:
