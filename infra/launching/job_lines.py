@@ -33,3 +33,7 @@ class JobLines:
                 self._rest[path] = b""
             for line in whole:
                 self._output.take(line.decode(errors="replace"))
+
+    def begin_again(self) -> None:
+        """Forget what an earlier start of the job said of its end."""
+        self._output.forget()

@@ -44,7 +44,17 @@ from infra.launching.launch import JobResult, JobSpec
 from infra.launching.launcher_settings import NodeShape, SlurmSettings
 from infra.launching.ranks import RankOutput, secrets_of
 from infra.launching.slurm_agent import NodeAgent
-from infra.launching.slurm_commands import GONE, LIVING, ask, jobs_named, require_slurm, state
+from infra.launching.slurm_commands import (
+    GONE,
+    LIVING,
+    UNKNOWN,
+    ask,
+    jobs_named,
+    require_slurm,
+    state,
+    state_and_reason,
+)
+from infra.launching.slurm_options import sbatch_options
 from infra.lock import only_one
 from infra.manifest import fingerprint
 from infra.store import Store
@@ -53,8 +63,8 @@ logger = logging.getLogger(__name__)
 
 _KILL_SECONDS = 90.0
 """Time in which Slurm ends a job that it was told to end."""
-_CORES_BESIDE_A_GPU = 4
-"""For a rank, its loader's thread and what tells MLflow."""
+_SILENCE_SECONDS = 600.0
+"""How long Slurm may give no answer before waiting for a job ends; the job itself goes on."""
 _RESULT_SECONDS = 30.0
 """Time in which a file of a node becomes visible here."""
 
@@ -89,6 +99,12 @@ class SlurmLauncher:
         except BaseException:
             self._stop(job, spec, lines)
             raise
+        if ended == UNKNOWN:
+            raise RunFailed(
+                f"Slurm has told nothing of job {job.id} for {_SILENCE_SECONDS:.0f} s",
+                "squeue must answer while a job is waited for",
+                "Run the same command again when it does: the job goes on, and is found again",
+            )
         forget_job(spec)
         if not _all_succeeded(_files(spec, job), job.id, shape.nodes, patient=ended == "COMPLETED"):
             raise _failure(output, job.id, ended)
@@ -171,7 +187,7 @@ class SlurmLauncher:
     def _submit(self, spec: JobSpec, shape: NodeShape) -> JobRecord:
         require_time(spec, self._settings)
         with _submitting(job_name(spec)):
-            parameters = _parameters(spec, self._settings, shape)
+            parameters = sbatch_options(spec, self._settings, shape)
             # Where the file system has no locks: two jobs of one folder wait for one another, by their name.
             parameters["additional_parameters"] = {"dependency": "singleton", **parameters["additional_parameters"]}
             executor = self._executor(jobs_folder(spec), parameters)
@@ -188,7 +204,7 @@ class SlurmLauncher:
             save_job(spec, "slurm", f"{name}[{place}]", str(folder))
         several = {"job_name": name, "array_parallelism": settings.array_parallelism}
         with _submitting(name):
-            executor = self._executor(folder, {**_parameters(specs[0], settings, shape), **several})
+            executor = self._executor(folder, {**sbatch_options(specs[0], settings, shape), **several})
             with executor.batch():
                 again = settings.requeues > 0
                 jobs = [executor.submit(NodeAgent(spec, shape, again, str(folder))) for spec in specs]
@@ -205,19 +221,25 @@ class SlurmLauncher:
         return executor
 
     def _wait(self, job: str, lines: JobLines) -> str:
-        """Pass lines on until the job has ended; returns its last state."""
-        before, ended = "", 0
+        """Pass lines on until the job has ended; returns its last state, or UNKNOWN after a long silence of Slurm."""
+        before, ended, answered = ("", ""), 0, time.monotonic()
         while ended < 2:  # a job that is queued again looks for a moment as if it had ended
-            now = state(job)
+            now, reason = state_and_reason(job)
             lines.pass_on()
-            if now != before:
-                logger.info("job %s of Slurm: %s", job, now.lower())
+            if now == "PENDING" and before[0] not in ("", now):
+                lines.begin_again()
+            if (now, reason) != before:
+                logger.info("job %s of Slurm: %s%s", job, now.lower(), f" ({reason})" if reason else "")
+            if now != UNKNOWN:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > _SILENCE_SECONDS:
+                return now
             ended = 0 if now in LIVING else 2 if now in ("COMPLETED", GONE) else ended + 1
-            before = now
+            before = (now, reason)
             if ended < 2:
                 time.sleep(self._settings.poll_seconds)
         lines.pass_on(last=True)
-        return before
+        return before[0]
 
     def _stop(self, job: JobRecord, spec: JobSpec, lines: JobLines) -> None:
         """SIGTERM to the ranks, then the end of the job once they have written a checkpoint or their time is over."""
@@ -324,36 +346,6 @@ def _submitting(name: str) -> Iterator[None]:
     except BaseException:
         ask(["scancel", f"--user={getpass.getuser()}", f"--name={name}"])
         raise
-
-
-def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dict[str, Any]:
-    """Options of sbatch as submitit names them. Variables go to the job from this process, never into its script."""
-    each = settings.cpus_per_process or (_CORES_BESIDE_A_GPU if settings.gpus else None)
-    cores = each * shape.processes_per_node if each else None
-    given = {
-        "partition": settings.partition,
-        "account": settings.account,
-        "qos": settings.qos,
-        "constraint": settings.constraint,
-        "mem": f"{settings.memory_gib}G" if settings.memory_gib else None,
-        "gpus_per_node": shape.processes_per_node if settings.gpus else None,
-        "cpus_per_task": cores,
-        "exclusive": settings.exclusive or None,
-        "setup": list(settings.setup) or None,
-    }
-    return {
-        "job_name": job_name(spec),
-        "time": settings.minutes,
-        "nodes": shape.nodes,
-        "ntasks_per_node": 1,
-        "signal_delay_s": settings.warning_seconds,
-        "stderr_to_stdout": True,
-        # Ranks of other nodes wait long for one that is gone, so the job ends, and is queued again, as a whole.
-        # Since Slurm 22.05 a step does not take over the job's cores for each task by itself.
-        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cores}"] if cores else [])],
-        "additional_parameters": {"requeue" if settings.requeues else "no-requeue": True, **settings.options},
-        **{name: value for name, value in given.items() if value is not None},
-    }
 
 
 def _all_succeeded(folder: Path, job: str, nodes: int, patient: bool) -> bool:

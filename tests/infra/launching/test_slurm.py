@@ -4,9 +4,9 @@ import logging
 import os
 import pickle
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Barrier, BrokenBarrierError
 
@@ -21,7 +21,7 @@ from infra.launching.slurm import SlurmLauncher, require_time
 SETTINGS = SlurmSettings(poll_seconds=0.2)
 COMMANDS = {
     "sbatch": 'cat "$1" >> "$HERE/scripts"; echo >> "$HERE/numbers"; echo "job $(wc -l < "$HERE/numbers")"',
-    "squeue": 'case "$*" in *--name=*) ;; *) cat "$HERE/state" ;; esac',
+    "squeue": '[ -e "$HERE/state" ] || exit 1; case "$*" in *--name=*) ;; *) cat "$HERE/state" ;; esac',
     "scancel": 'echo "$*" >> "$HERE/cancelled"',
     "srun": "",
 }
@@ -37,9 +37,25 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, script in COMMANDS.items():
         (here / name).write_text(f'#!/bin/sh\nHERE="{here}"\n{script}\n')
         (here / name).chmod(0o755)
-    (here / "state").write_text("RUNNING\n")
+    say(here, "RUNNING None")
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     return here
+
+
+def say(slurm: Path, state: str) -> None:
+    """What squeue says of jobs from now on."""
+    (slurm / "next").write_text(f"{state}\n")
+    (slurm / "next").replace(slurm / "state")
+
+
+@contextmanager
+def under_way(slurm: Path, *flows: Callable[[], object]) -> Iterator[list[Future[object]]]:
+    """Flows in threads, whose jobs have failed at the latest when the block ends."""
+    with ThreadPoolExecutor() as threads:
+        try:
+            yield [threads.submit(flow) for flow in flows]
+        finally:
+            say(slurm, "FAILED None")
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -99,11 +115,10 @@ def test_two_flows_hand_in_one_job_of_a_folder(slurm: Path, tmp_path: Path, capl
                 both.wait(0.5)
             launcher.run(spec)
 
-    with ThreadPoolExecutor() as threads:
-        flows = [threads.submit(flow) for _ in range(2)]
+    with under_way(slurm, flow, flow) as flows:
         wait_until(lambda: caplog.text.count("handed in") + caplog.text.count("there already") == 2)
         (tmp_path / "run/jobs/1_0_result.pkl").write_bytes(pickle.dumps(("success", None)))
-        (slurm / "state").write_text("COMPLETED\n")
+        say(slurm, "COMPLETED None")
         assert [each.exception() for each in flows] == [None, None]
     assert (slurm / "numbers").read_text().count("\n") == 1
     assert "--dependency=singleton" in (slurm / "scripts").read_text()
@@ -116,3 +131,41 @@ def test_a_job_whose_number_cannot_be_written_down_is_ended(slurm: Path, tmp_pat
     with pytest.raises(OSError, match=r"model\.train\.json"):
         SlurmLauncher(SETTINGS).run(spec)
     assert f"--name={job_name(spec)}" in (slurm / "cancelled").read_text()
+
+
+def test_what_ended_an_earlier_start_of_a_job_explains_no_later_end(
+    slurm: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    lines = tmp_path / "run/jobs/1_0_log.out"
+    with under_way(slurm, lambda: SlurmLauncher(SETTINGS).run(spec_in(tmp_path / "run"))) as (flow,):
+        wait_until(lambda: "job 1 of Slurm: running" in caplog.text)
+        lines.write_text("Root Cause (first observed failure):\n  rank      : 8\n  exitcode  : 143\n")
+        say(slurm, "PENDING JobHeldUser")
+        wait_until(lambda: "job 1 of Slurm: pending (JobHeldUser)" in caplog.text)
+        with lines.open("a") as more:
+            more.write("slurmstepd: error: *** JOB 1 ON n1 CANCELLED DUE TO NODE FAILURE ***\n")
+        say(slurm, "NODE_FAIL None")
+        error = flow.exception()
+    assert isinstance(error, RunFailed)
+    assert error.value.startswith("job 1 of Slurm ended (node_fail); its last lines:")
+    assert "NODE FAILURE" in error.value
+    assert "143" not in error.value
+
+
+def test_a_silence_of_slurm_ends_the_waiting_and_not_the_job(
+    slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("infra.launching.slurm._SILENCE_SECONDS", 0.1)
+    spec = spec_in(tmp_path / "run")
+    with under_way(slurm, lambda: SlurmLauncher(SETTINGS).run(spec)) as (flow,):
+        wait_until(lambda: "job 1 of Slurm: running" in caplog.text)
+        (slurm / "state").unlink()
+        assert "Slurm has told nothing of job 1" in str(flow.exception())
+    assert not (slurm / "cancelled").exists()
+    assert load_job(spec, "slurm") is not None
+    (slurm / "state").unlink()
+    with pytest.raises(RunFailed, match="squeue ended with code 1"):
+        SlurmLauncher(SETTINGS).run(spec_in(tmp_path / "other"))
+    assert (slurm / "numbers").read_text().count("\n") == 1
