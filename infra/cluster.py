@@ -70,6 +70,8 @@ class Cluster:
     ) -> None:
         """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died.
 
+        Without it the flow has started the scheduler itself, and no other one takes its place.
+
         Work for `most_workers` is handed out even while fewer are there: a cluster that scales brings them for it.
         Where none at all is there, one is awaited for `wait_seconds`.
         """
@@ -207,12 +209,18 @@ class Cluster:
         """Connect to the scheduler that has taken the place of one that died; RunFailed if none has in time."""
         if self._client.status == "running" and _scheduler_id(self._client) == self._scheduler:
             return
+        if self._connect is None:
+            raise RunFailed(
+                "the Dask scheduler of this flow is gone",
+                "it lasts as long as the flow",
+                "Look at the lines before this one, and run the same command again: finished shards are kept",
+            )
         address = self._client._start_arg
         logger.warning("the Dask scheduler %s is gone; waiting %.0f s for another", address, self._patience)
         end = time.monotonic() + self._patience
         with suppress(*_DISCONNECTED, TimeoutError):
             self._client.close(timeout=1)
-        while self._connect is not None and time.monotonic() < end:
+        while time.monotonic() < end:
             try:
                 self._use(self._connect())
             except _DISCONNECTED:

@@ -117,7 +117,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
             cluster = kinds[settings.system](
                 queue=settings.queue,
                 **charged,
-                walltime=settings.walltime,
+                walltime=settings.time_limit,
                 cores=settings.processes,
                 processes=settings.processes,
                 memory=f"{settings.memory_gib}GiB",

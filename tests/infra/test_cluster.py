@@ -51,6 +51,16 @@ def test_work_that_no_worker_comes_for_fails() -> None:
         assert list(slow.map(time.sleep, [0.3], "nap")) == [None], "a worker that is busy is there"
 
 
+def test_a_scheduler_of_the_flow_itself_is_not_awaited() -> None:
+    local: Any = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with local, Client(local, set_as_default=False) as client:
+        cluster = Cluster(client, retries=0, patience_seconds=300)
+        local.close()
+        with pytest.raises(RunFailed, match="the Dask scheduler of this flow is gone") as caught:
+            list(cluster.map(math.sqrt, [4], "root"))
+    assert "300" not in str(caught.value)
+
+
 def test_workers_that_are_awaited_without_end_are_missed_aloud(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
