@@ -11,8 +11,8 @@ import contextvars
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -27,12 +27,17 @@ from infra.dask_settings import LocalDask
 from infra.environment import Environment
 from infra.errors import BadInput, DiskFull, RunFailed
 from infra.rate_limit import RateLimitPlugin
-from infra.worker_logs import TOPIC, ForwardLogs, as_record, logged
+from infra.worker_logs import BEGINNINGS, TOPIC, ForwardLogs, as_record, logged
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_BEGINNINGS = 4
+"""How often a task may begin without an end: as often as Dask has it lose a worker that dies. One whose worker leaves
+because its job's time is over would be begun for ever, if no job has time enough."""
+_NO_WORKER_SECONDS = 60.0
+"""How long there is no worker before that is said."""
 _WORKERS_SECONDS = 30.0
 """How long workers have to find a scheduler that has come back, before work begins with those that are there."""
 _DASK_SETTINGS = {
@@ -65,6 +70,8 @@ class Cluster:
     ) -> None:
         """`connect` makes another client (OSError if none answers): it is tried for so long after a scheduler died.
 
+        Without it the flow has started the scheduler itself, and no other one takes its place.
+
         Work for `most_workers` is handed out even while fewer are there: a cluster that scales brings them for it.
         Where none at all is there, one is awaited for `wait_seconds`.
         """
@@ -76,9 +83,11 @@ class Cluster:
 
     def _use(self, client: Client) -> None:
         self._client, self._scheduler = client, _scheduler_id(client)
+        self._begun, self._endless = Counter[str](), set[str]()
         client.register_plugin(RateLimitPlugin())
         client.register_plugin(ForwardLogs())
         client.subscribe_topic(TOPIC, self._take_record)
+        client.subscribe_topic(BEGINNINGS, self._count)
 
     @property
     def dashboard(self) -> str:
@@ -138,7 +147,7 @@ class Cluster:
                 self._known_workers = self.workers
                 for _ in range(4 * max(self._known_workers, self._most_workers)):
                     submit_next()
-            for future in self._as_they_finish(finished, label):
+            for future in self._as_they_finish(finished, owners, label):
                 try:
                     with _losing_scheduler():
                         result = self._result(future, owners[future], label)
@@ -161,10 +170,17 @@ class Cluster:
             with suppress(*_DISCONNECTED):
                 self._client.cancel(list(owners), force=True)
 
-    def _as_they_finish(self, finished: Any, label: str) -> Iterator[Future]:
-        """Yield futures as they finish; RunFailed where for too long there was no worker to do them."""
+    def _as_they_finish(self, finished: Any, futures: Iterable[Future], label: str) -> Iterator[Future]:
+        """Yield futures as they finish; RunFailed where for too long there was no worker to do them.
+
+        How long there has been none is said after a while, and again each time that it has doubled.
+        """
         seen = looked = time.monotonic()
+        silence = _NO_WORKER_SECONDS
         while not finished.is_empty():
+            if self._endless:
+                with _losing_scheduler():  # they come back as finished
+                    self._client.cancel([each for each in futures if each.key in self._endless], force=True)
             if finished.has_ready():
                 yield next(finished)
                 seen = looked = time.monotonic()
@@ -172,11 +188,15 @@ class Cluster:
             with finished.thread_condition:
                 finished.thread_condition.wait(0.1)
             now = time.monotonic()
-            if now - looked < self._wait_seconds / 10:
+            if now - looked < min(self._wait_seconds, _NO_WORKER_SECONDS) / 10:
                 continue
             looked = now
             with _losing_scheduler():
-                seen = now if self.workers else seen
+                if self.workers:
+                    seen, silence = now, _NO_WORKER_SECONDS
+            if now - seen > silence:
+                logger.warning("%s: no Dask worker has been there for %.0f s", label, now - seen)
+                silence = 2 * (now - seen)
             if now - seen > self._wait_seconds:
                 raise RunFailed(
                     f"{label}: no Dask worker has been there for {now - seen:.0f} s",
@@ -189,12 +209,18 @@ class Cluster:
         """Connect to the scheduler that has taken the place of one that died; RunFailed if none has in time."""
         if self._client.status == "running" and _scheduler_id(self._client) == self._scheduler:
             return
+        if self._connect is None:
+            raise RunFailed(
+                "the Dask scheduler of this flow is gone",
+                "it lasts as long as the flow",
+                "Look at the lines before this one, and run the same command again: finished shards are kept",
+            )
         address = self._client._start_arg
         logger.warning("the Dask scheduler %s is gone; waiting %.0f s for another", address, self._patience)
         end = time.monotonic() + self._patience
         with suppress(*_DISCONNECTED, TimeoutError):
             self._client.close(timeout=1)
-        while self._connect is not None and time.monotonic() < end:
+        while time.monotonic() < end:
             try:
                 self._use(self._connect())
             except _DISCONNECTED:
@@ -227,9 +253,27 @@ class Cluster:
             if logger.isEnabledFor(message["level"]):
                 self._context.run(logger.handle, as_record(message))
 
+    def _count(self, event: tuple[float, Any]) -> None:
+        """Note that a task has begun, or that one which had begun has failed."""
+        _, message = event
+        if message["client"] == self._client.id:
+            self._begun[message["key"]] += message["times"]
+            if self._begun[message["key"]] > _BEGINNINGS:
+                self._endless.add(message["key"])
+
     def _result(self, future: Future, item: Any, label: str) -> Any:
+        key = str(future.key)
+        begun, endless = self._begun.pop(key, 0), key in self._endless
+        self._endless.discard(key)
         if future.status == "finished":
             return future.result()
+        if endless:
+            raise RunFailed(
+                f"{label}: {item} was begun {begun} times and never ended",
+                "a shard must end before its worker leaves, some time before the time limit of the worker's job",
+                "Raise environment.dask.walltime, or make shards smaller, and run the same command again: finished"
+                " shards are kept",
+            )
         if future.status in ("cancelled", "lost"):
             raise _SchedulerLost
         error: Any = future.exception()

@@ -7,7 +7,10 @@ cluster: whoever could talk to a scheduler or worker could have it run anything.
 import importlib
 import importlib.util
 import logging
+import os
+import shlex
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 from distributed import Client, LocalCluster, Security
 
 from infra.dask_jobs import JobScaling
@@ -46,13 +50,11 @@ def open_dask(environment: Environment) -> Iterator[Client]:
         return
     made = _job_queue(settings, environment) if isinstance(settings, JobQueueDask) else _kubernetes(settings)
     with made as cluster, Client(cluster, set_as_default=False) as client:
-        if isinstance(settings, JobQueueDask):
-            most = max(settings.minimum, settings.maximum)
-            cluster.adapt(Adaptive=JobScaling, processes=settings.processes, minimum=settings.minimum, maximum=most)
-        elif settings.maximum > settings.minimum:
-            cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
-        else:
-            cluster.scale(settings.minimum)
+        if isinstance(settings, KubernetesDask):
+            if settings.maximum > settings.minimum:
+                cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
+            else:
+                cluster.scale(settings.minimum)
         _await(client, settings)
         yield client
 
@@ -106,12 +108,16 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
     charged = (
         {} if settings.account is None else {"project" if settings.system == "lsf" else "account": settings.account}
     )
-    with tempfile.TemporaryDirectory(dir=folder, prefix="certificates-") as certificates:
+    remove_leftovers(folder)
+    # A job that begins just then may write its mark while the folder is removed.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_own_prefix(), ignore_cleanup_errors=True) as certificates:
+        marks = Path(certificates) / "began"
+        marks.mkdir()
         try:
             cluster = kinds[settings.system](
                 queue=settings.queue,
                 **charged,
-                walltime=settings.walltime,
+                walltime=settings.time_limit,
                 cores=settings.processes,
                 processes=settings.processes,
                 memory=f"{settings.memory_gib}GiB",
@@ -123,6 +129,7 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                 job_name="gristmill-dask",
                 job_extra_directives=list(settings.options),
                 job_script_prologue=[
+                    mark_of_job(settings, marks),
                     *(f"export {name}={value}" for name, value in WORKER_VARIABLES.items()),
                     *settings.setup,
                 ],
@@ -139,7 +146,32 @@ def _job_queue(settings: JobQueueDask, environment: Environment) -> Iterator[Any
                 f"environment.dask ({error})", f"{settings.system} must take jobs of workers", "Correct the settings"
             ) from error
         with cluster:
+            cluster.adapt(
+                Adaptive=JobScaling,
+                processes=settings.processes,
+                marks=marks,
+                minimum=settings.minimum,
+                maximum=max(settings.minimum, settings.maximum),
+            )
             yield cluster
+
+
+def _own_prefix() -> str:
+    return f"certificates-{socket.gethostname()}-{os.getpid()}-"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove certificates of flows that were killed on this machine; what other machines left, they remove."""
+    for each in folder.glob("certificates-*"):
+        host, _, process = each.name.removeprefix("certificates-").rpartition("-")[0].rpartition("-")
+        if host == socket.gethostname() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def mark_of_job(settings: JobQueueDask, folder: Path) -> str:
+    """A line of a job's script that says that it has begun: by a file named as dask-jobqueue calls the job."""
+    variable = {"slurm": "SLURM_JOB_ID", "pbs": "PBS_JOBID", "lsf": "LSB_JOBID", "sge": "JOB_ID"}[settings.system]
+    return f": > {shlex.quote(str(folder))}/${{{variable}%%.*}}"  # PBS puts its server's name behind the number
 
 
 def _lifetime(settings: JobQueueDask) -> list[str]:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -16,6 +17,8 @@ from distributed import Adaptive, SpecCluster, Status
 from distributed.scheduler import WorkerState
 
 logger = logging.getLogger(__name__)
+_START_SECONDS = 600.0
+"""Time in which a job that has begun shows its first worker; one that cannot reach the scheduler gives up earlier."""
 
 
 def _job_of(worker: str) -> str:
@@ -32,14 +35,17 @@ class JobScaling(Adaptive):
 
     Which have ended is not asked of the batch system, as each has its own way to say it. A job has if its workers were
     there and none has been for the lost-worker-timeout of Dask's settings, in which a worker that was killed is back,
-    or if it was not taken so long ago. A job that waits in the queue has shown no worker yet, and is left alone.
+    or if it was not taken so long ago, or if it has begun, as a mark of its own says, and shows no worker. A job that
+    waits in the queue has no mark yet, and is left alone.
     """
 
     cluster: SpecCluster
 
-    def __init__(self, cluster: SpecCluster, processes: int, minimum: int, maximum: int) -> None:
-        self._processes = processes
+    def __init__(self, cluster: SpecCluster, processes: int, marks: Path, minimum: int, maximum: int) -> None:
+        """`marks` is a folder with a file for each job that has begun, named as `Job.job_id`."""
+        self._processes, self._marks = processes, marks
         self._last_seen: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
         self._patience = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
         key = _job_of_state if processes > 1 else None
         super().__init__(cluster, minimum=minimum, maximum=maximum, worker_key=key)
@@ -66,7 +72,8 @@ class JobScaling(Adaptive):
     async def recommendations(self, target: int) -> dict[str, Any]:
         """What to do about the number of jobs, once those that have ended are out of it."""
         if ended := self._ended():
-            logger.warning("jobs of Dask workers have ended and are replaced: %s", ", ".join(sorted(ended)))
+            names = ", ".join(sorted(ended))
+            logger.warning("jobs of Dask workers have ended, or show no worker, and are replaced: %s", names)
             await self.cluster.scale_down(ended)
         return await super().recommendations(target)
 
@@ -97,6 +104,21 @@ class JobScaling(Adaptive):
             for job, seen in self._last_seen.items()
             if job not in there and (job not in handed_in or now - seen > self._patience)
         }
+        ended |= self._without_workers(now)
         # The next job may have the name of one that has ended.
         self._last_seen = {job: seen for job, seen in self._last_seen.items() if job in plan - ended}
         return ended & plan
+
+    def _without_workers(self, now: float) -> set[str]:
+        """Jobs that have begun, and have not shown a worker since."""
+        unseen = {str(self.cluster.workers[job].job_id): job for job in self.requested - set(self._last_seen)}
+        began = unseen.keys() & self._marked() if unseen else set()
+        self._begun = {number: self._begun.get(number, now) for number in began}
+        return {unseen[number] for number, since in self._begun.items() if now - since > _START_SECONDS}
+
+    def _marked(self) -> set[str]:
+        try:
+            return {mark.name for mark in self._marks.iterdir()}
+        except OSError as error:  # for which Distributed would look at jobs no more
+            logger.warning("which jobs of Dask workers have begun is not known: %s", error)
+            return set(self._begun)

@@ -84,6 +84,11 @@ class JobQueueDask(_ScaledDask):
         return self.processes * max(self.minimum, self.maximum)
 
     @property
+    def time_limit(self) -> str:
+        """The walltime as the batch system takes it: LSF knows no seconds."""
+        return ":".join(self.walltime.split(":")[:2]) if self.system == "lsf" else self.walltime
+
+    @property
     def lifetime(self) -> tuple[float, float]:
         """Seconds after which a worker leaves by itself, and by how many these differ: jobs are not to end all at once.
 

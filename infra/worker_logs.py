@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dask.context import thread_state
 from distributed import Worker, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
@@ -25,6 +26,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 TOPIC = "gristmill-logs"
+BEGINNINGS = "gristmill-beginnings"
 LINE_CHARACTERS = 2000
 LIBRARY_CHARACTERS = 200
 """Of a library's line: enough for its point, too little for a document that it may quote."""
@@ -115,8 +117,20 @@ def logged(client: str, function: Callable[[Item], Result], item: Item) -> Resul
     plugin = get_worker().plugins.get(TOPIC)
     if not isinstance(plugin, ForwardLogs):
         return function(item)
-    with plugin.handler.making(Shard(client, str(item))):
+    with _counted(client), plugin.handler.making(Shard(client, str(item))):
         return function(item)
+
+
+@contextmanager
+def _counted(client: str) -> Iterator[None]:
+    """Tell the client that a task has begun, and take it back where it fails: what remains are those cut off."""
+    worker, begun = get_worker(), {"client": client, "key": str(thread_state.key)}
+    worker.log_event(BEGINNINGS, {**begun, "times": 1})
+    try:
+        yield
+    except Exception:
+        worker.log_event(BEGINNINGS, {**begun, "times": -1})
+        raise
 
 
 def shortened(text: str, characters: int) -> str:

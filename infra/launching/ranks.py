@@ -63,13 +63,19 @@ class RankOutput:
             told = limit.tell()
             self._on_line(f"[rank {rank}] {text}" + (f" (before it, {told})" if told else ""))
 
+    def forget(self) -> None:
+        """Begin anew with a job that is queued again: what ended its earlier start explains no later end."""
+        self._last.clear()
+        self._agent.clear()
+        self._reported = None
+
     def failure(self, ending: str) -> GristmillError:
-        """The error that a rank reported, what can be said of the rank that failed first, or how the job ended."""
+        """The error that a rank reported, or how the job ended and what can be said of the rank that failed first."""
         if self._reported:
             return self._reported
         rank, rank_code = self._first_failure()
         lines = list(self._last.get(rank, ())) if rank is not None else list(self._agent)[-5:]
-        value = ending if rank is None else f"rank {rank} {_ending(rank_code)}"
+        value = ending if rank is None else f"{ending}: rank {rank} {_ending(rank_code)}"
         if lines and rank_code >= 0:
             value += "; its last lines:\n  " + "\n  ".join(lines) + "\n"
         return RunFailed(

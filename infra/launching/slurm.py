@@ -8,6 +8,7 @@ again and goes on from its checkpoint; see `infra.launching.slurm_agent`. Accoun
 Several jobs that are handed in together are one job array. Its records are written before it has a number, so that a
 flow which was killed meanwhile finds its jobs by the array's name. Whoever stops one of them stops the array.
 
+    FOLDER/model.train.lock          held by the flow that is about to hand in a job
     FOLDER/jobs/model.train.json     the job's number, until it has ended
     FOLDER/jobs/123_0_log.out        lines of its first node, without secrets; of the second one, 123_1_log.out
     FOLDER/jobs/123_submitted.pkl    submitit's files, and its job script
@@ -23,11 +24,12 @@ import pickle
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from infra.errors import BadInput, GristmillError, RunFailed
+from infra.launching.job_lines import JobLines
 from infra.launching.job_record import (
     JobRecord,
     forget_job,
@@ -42,15 +44,27 @@ from infra.launching.launch import JobResult, JobSpec
 from infra.launching.launcher_settings import NodeShape, SlurmSettings
 from infra.launching.ranks import RankOutput, secrets_of
 from infra.launching.slurm_agent import NodeAgent
-from infra.launching.slurm_commands import GONE, LIVING, ask, jobs_named, require_slurm, state
+from infra.launching.slurm_commands import (
+    GONE,
+    LIVING,
+    UNKNOWN,
+    ask,
+    jobs_named,
+    require_slurm,
+    state,
+    state_and_reason,
+)
+from infra.launching.slurm_options import sbatch_options
+from infra.lock import only_one
 from infra.manifest import fingerprint
+from infra.store import Store
 
 logger = logging.getLogger(__name__)
 
 _KILL_SECONDS = 90.0
 """Time in which Slurm ends a job that it was told to end."""
-_CORES_BESIDE_A_GPU = 4
-"""For a rank, its loader's thread and what tells MLflow."""
+_SILENCE_SECONDS = 600.0
+"""How long Slurm may give no answer before waiting for a job ends; the job itself goes on."""
 _RESULT_SECONDS = 30.0
 """Time in which a file of a node becomes visible here."""
 
@@ -60,6 +74,7 @@ class SlurmLauncher:
 
     def __init__(self, settings: SlurmSettings) -> None:
         self._settings = settings
+        self._alone: ExitStack | None = None
 
     def check(self, spec: JobSpec) -> None:
         """See that it fills nodes, that Slurm is there and that a job's time lets it write a checkpoint."""
@@ -75,11 +90,13 @@ class SlurmLauncher:
         started = time.monotonic()
         shape = self._settings.shape(spec.processes)
         output = RankOutput(on_line, secrets_of({**os.environ, **spec.environment}))
-        found = self._find(spec)
-        if found is None and self._ended_well(spec, shape):
-            forget_job(spec)
-            return JobResult(seconds=time.monotonic() - started)
-        job = found or self._submit(spec, shape)
+        with self._handing_in(spec) as alone:
+            found = self._find(spec)
+            if found is None and self._ended_well(spec, shape):
+                forget_job(spec)
+                return JobResult(seconds=time.monotonic() - started)
+            job = found or self._submit(spec, shape)
+            alone.close()
         lines = JobLines(_files(spec, job), job.id, shape.nodes, output, last_bytes=1 << 16 if found else None)
         if found:
             logger.info("job %s of Slurm is there already; its earlier lines are in %s", job.id, lines.paths[0])
@@ -88,6 +105,12 @@ class SlurmLauncher:
         except BaseException:
             self._stop(job, spec, lines)
             raise
+        if ended == UNKNOWN:
+            raise RunFailed(
+                f"Slurm has told nothing of job {job.id} for {_SILENCE_SECONDS:.0f} s",
+                "squeue must answer while a job is waited for",
+                "Run the same command again when it does: the job goes on, and is found again",
+            )
         forget_job(spec)
         if not _all_succeeded(_files(spec, job), job.id, shape.nodes, patient=ended == "COMPLETED"):
             raise _failure(output, job.id, ended)
@@ -95,17 +118,38 @@ class SlurmLauncher:
 
     @contextmanager
     def room(self, spec: JobSpec) -> Iterator[None]:
-        """See that no living job of the folder does something else, and none is about to end."""
-        self._find(spec)
-        yield
+        """See that no living job of the folder does something else, and none is about to end.
+
+        Another flow that wants to hand in a job of the folder waits until this one has; then it finds that job.
+        """
+        with self._handing_in(spec):
+            self._find(spec)
+            yield
+
+    @contextmanager
+    def _handing_in(self, spec: JobSpec) -> Iterator[ExitStack]:
+        """Keep other flows from handing in a job of the folder, to the block's end or until what is given is closed."""
+        if self._alone is not None:
+            yield self._alone
+            return
+        with ExitStack() as alone:
+            alone.enter_context(_alone_in(spec))
+            self._alone = alone
+            try:
+                yield alone
+            finally:
+                self._alone = None
 
     @contextmanager
     def handed_in(self, specs: Sequence[JobSpec]) -> Iterator[None]:
         """Hand in those that are not there yet as one array, for `run` to find; stopped if the block ends badly."""
-        absent = [spec for spec in specs if self._find(spec) is None]
-        alike = [spec for spec in absent if spec.processes == absent[0].processes]
-        if len(alike) > 1:
-            self._submit_array(alike)
+        with ExitStack() as alone:
+            for spec in sorted(specs, key=lambda each: each.folder):  # in one order, so that no two flows block
+                alone.enter_context(_alone_in(spec))
+            absent = [spec for spec in specs if self._find(spec) is None]
+            alike = [spec for spec in absent if spec.processes == absent[0].processes]
+            if len(alike) > 1:
+                self._submit_array(alike)
         try:
             yield
         except BaseException:
@@ -149,10 +193,14 @@ class SlurmLauncher:
     def _submit(self, spec: JobSpec, shape: NodeShape) -> JobRecord:
         require_time(spec, self._settings)
         with _submitting(job_name(spec)):
-            executor = self._executor(jobs_folder(spec), _parameters(spec, self._settings, shape))
+            parameters = sbatch_options(spec, self._settings, shape)
+            # Where the file system has no locks: two jobs of one folder wait for one another, by their name.
+            parameters["additional_parameters"] = {"dependency": "singleton", **parameters["additional_parameters"]}
+            executor = self._executor(jobs_folder(spec), parameters)
             job = executor.submit(NodeAgent(spec, shape, requeue=self._settings.requeues > 0))
+            record = save_job(spec, "slurm", str(job.job_id))
         logger.info("job %s of Slurm: handed in for %d nodes", job.job_id, shape.nodes)
-        return save_job(spec, "slurm", str(job.job_id))
+        return record
 
     def _submit_array(self, specs: Sequence[JobSpec]) -> None:
         require_time(specs[0], self._settings)
@@ -162,12 +210,12 @@ class SlurmLauncher:
             save_job(spec, "slurm", f"{name}[{place}]", str(folder))
         several = {"job_name": name, "array_parallelism": settings.array_parallelism}
         with _submitting(name):
-            executor = self._executor(folder, {**_parameters(specs[0], settings, shape), **several})
+            executor = self._executor(folder, {**sbatch_options(specs[0], settings, shape), **several})
             with executor.batch():
                 again = settings.requeues > 0
                 jobs = [executor.submit(NodeAgent(spec, shape, again, str(folder))) for spec in specs]
-        for spec, job in zip(specs, jobs, strict=True):
-            save_job(spec, "slurm", str(job.job_id), str(folder))
+            for spec, job in zip(specs, jobs, strict=True):
+                save_job(spec, "slurm", str(job.job_id), str(folder))
         logger.info("jobs %s to %s of Slurm: handed in as one array", jobs[0].job_id, jobs[-1].job_id)
 
     def _executor(self, folder: Path, parameters: dict[str, Any]) -> Any:
@@ -178,22 +226,28 @@ class SlurmLauncher:
         executor.update_parameters(**parameters)
         return executor
 
-    def _wait(self, job: str, lines: "JobLines") -> str:
-        """Pass lines on until the job has ended; returns its last state."""
-        before, ended = "", 0
+    def _wait(self, job: str, lines: JobLines) -> str:
+        """Pass lines on until the job has ended; returns its last state, or UNKNOWN after a long silence of Slurm."""
+        before, ended, answered = ("", ""), 0, time.monotonic()
         while ended < 2:  # a job that is queued again looks for a moment as if it had ended
-            now = state(job)
+            now, reason = state_and_reason(job)
             lines.pass_on()
-            if now != before:
-                logger.info("job %s of Slurm: %s", job, now.lower())
+            if now == "PENDING" and before[0] not in ("", now):
+                lines.begin_again()
+            if (now, reason) != before:
+                logger.info("job %s of Slurm: %s%s", job, now.lower(), f" ({reason})" if reason else "")
+            if now != UNKNOWN:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > _SILENCE_SECONDS:
+                return now
             ended = 0 if now in LIVING else 2 if now in ("COMPLETED", GONE) else ended + 1
-            before = now
+            before = (now, reason)
             if ended < 2:
                 time.sleep(self._settings.poll_seconds)
         lines.pass_on(last=True)
-        return before
+        return before[0]
 
-    def _stop(self, job: JobRecord, spec: JobSpec, lines: "JobLines") -> None:
+    def _stop(self, job: JobRecord, spec: JobSpec, lines: JobLines) -> None:
         """SIGTERM to the ranks, then the end of the job once they have written a checkpoint or their time is over."""
         try:
             running = state(job.id) == "RUNNING"
@@ -224,7 +278,7 @@ class SlurmLauncher:
         while any(state(job.id) in LIVING for _, job in jobs) and time.monotonic() < end:
             time.sleep(self._settings.poll_seconds)
 
-    def _has_ended(self, job: str, lines: "JobLines", seconds: float) -> bool:
+    def _has_ended(self, job: str, lines: JobLines, seconds: float) -> bool:
         end = time.monotonic() + seconds
         while (now := state(job)) in LIVING and time.monotonic() < end:
             lines.pass_on()
@@ -276,9 +330,15 @@ def _numbered(spec: JobSpec, record: JobRecord) -> JobRecord | None:
     return save_job(spec, "slurm", found[0], record.files)
 
 
+def _alone_in(spec: JobSpec) -> AbstractContextManager[int]:
+    """Until it is left no other flow gets here; one that does waits for as long as the end of a job may take."""
+    what, seconds = f"handing in {spec.module} in {spec.folder}", spec.grace_seconds + 2 * _KILL_SECONDS
+    return only_one(Store(spec.folder), f"{spec.module}.lock", what, seconds)
+
+
 @contextmanager
 def _submitting(name: str) -> Iterator[None]:
-    """BadInput where Slurm refuses a job; none is left where it is cancelled before its number is known."""
+    """BadInput where Slurm refuses a job; none is left where it is cancelled before its number is written down."""
     from submitit.core.utils import FailedJobError
 
     try:
@@ -292,66 +352,6 @@ def _submitting(name: str) -> Iterator[None]:
     except BaseException:
         ask(["scancel", f"--user={getpass.getuser()}", f"--name={name}"])
         raise
-
-
-class JobLines:
-    """The log files of a job's nodes, of which new lines are passed on."""
-
-    def __init__(self, folder: Path, job: str, nodes: int, output: RankOutput, last_bytes: int | None = None) -> None:
-        """`last_bytes` leaves out what stands before the end of the files as they are now."""
-        self.paths = [folder / f"{job}_{node}_log.out" for node in range(nodes)]
-        self._output = output
-        self._read = dict.fromkeys(self.paths, 0)
-        self._rest = dict.fromkeys(self.paths, b"")
-        if last_bytes is not None:
-            sizes = {path: path.stat().st_size for path in self.paths if path.exists()}
-            self._read |= {path: max(0, size - last_bytes) for path, size in sizes.items()}
-
-    def pass_on(self, last: bool = False) -> None:
-        """Hand over the lines written since the last call; what is no whole line yet waits, unless it is the last."""
-        for path in self.paths:
-            if not path.exists():
-                continue
-            with path.open("rb") as file:
-                file.seek(self._read[path])
-                new = file.read()
-            self._read[path] += len(new)
-            *whole, self._rest[path] = (self._rest[path] + new).split(b"\n")
-            if last and self._rest[path]:
-                whole.append(self._rest[path])
-                self._rest[path] = b""
-            for line in whole:
-                self._output.take(line.decode(errors="replace"))
-
-
-def _parameters(spec: JobSpec, settings: SlurmSettings, shape: NodeShape) -> dict[str, Any]:
-    """Options of sbatch as submitit names them. Variables go to the job from this process, never into its script."""
-    each = settings.cpus_per_process or (_CORES_BESIDE_A_GPU if settings.gpus else None)
-    cores = each * shape.processes_per_node if each else None
-    given = {
-        "partition": settings.partition,
-        "account": settings.account,
-        "qos": settings.qos,
-        "constraint": settings.constraint,
-        "mem": f"{settings.memory_gib}G" if settings.memory_gib else None,
-        "gpus_per_node": shape.processes_per_node if settings.gpus else None,
-        "cpus_per_task": cores,
-        "exclusive": settings.exclusive or None,
-        "setup": list(settings.setup) or None,
-    }
-    return {
-        "job_name": job_name(spec),
-        "time": settings.minutes,
-        "nodes": shape.nodes,
-        "ntasks_per_node": 1,
-        "signal_delay_s": settings.warning_seconds,
-        "stderr_to_stdout": True,
-        # Ranks of other nodes wait long for one that is gone, so the job ends, and is queued again, as a whole.
-        # Since Slurm 22.05 a step does not take over the job's cores for each task by itself.
-        "srun_args": ["--kill-on-bad-exit=1", *([f"--cpus-per-task={cores}"] if cores else [])],
-        "additional_parameters": {"requeue" if settings.requeues else "no-requeue": True, **settings.options},
-        **{name: value for name, value in given.items() if value is not None},
-    }
 
 
 def _all_succeeded(folder: Path, job: str, nodes: int, patient: bool) -> bool:

@@ -158,7 +158,10 @@ class Composed:
     def _process(self, name: str, service: Mapping[str, Any], number: int) -> Process:
         user = self._user(service)
         put = self._rewriting(name, service, user, number)
-        environment = {key: put(str(value)) for key, value in service["environment"].items()}
+        environment = {
+            key: str(value) if key.endswith("_ORIGINS") else put(str(value))  # which a browser names, and nobody asks
+            for key, value in service["environment"].items()
+        }
         environment |= {key: "127.0.0.1" for key in environment if key.endswith("HOST")}
         # Prefect and MLflow read a file .env of the folder that they are in, and people may have one here.
         environment["PATH"] = os.pathsep.join(map(str, (BIN, self.programs["redis"], "/usr/bin", "/bin")))

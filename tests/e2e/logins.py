@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 
-def ask(url: str, body: Mapping[str, Any] | None = None, login: str | None = None) -> Any:
-    """The answer of a JSON API, asked as user:password or as nobody."""
-    headers = {"Content-Type": "application/json"}
+def ask(
+    url: str, body: Mapping[str, Any] | None = None, login: str | None = None, more: Mapping[str, str] | None = None
+) -> Any:
+    """The answer of a JSON API, asked as user:password or as nobody; `more` are further headers."""
+    headers = {"Content-Type": "application/json", **(more or {})}
     if login is not None:
         headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
     data = None if body is None else json.dumps(body).encode()

@@ -107,6 +107,13 @@ def test_both_servers_refuse_whom_they_do_not_know(composed: Composed):
     assert ask(experiments, {"max_results": 1}, admin(composed))["experiments"]
 
 
+def test_mlflows_pages_may_ask_it_where_links_lead(composed: Composed):
+    host = f"mlflow.localhost:{composed.ports['GRISTMILL_MLFLOW_PORT']}"
+    search = f"{composed.mlflow}/ajax-api/2.0/mlflow/experiments/search"
+    browser = {"Host": host, "Origin": f"http://{host}"}
+    assert ask(search, {"max_results": 1}, admin(composed), browser)["experiments"]
+
+
 def test_each_database_is_its_owners_alone(composed: Composed):
     with pytest.raises(psycopg2.OperationalError, match="permission denied"):
         connect(composed, "prefect", "mlflow", composed.secrets["GRISTMILL_MLFLOW_DATABASE_PASSWORD"])

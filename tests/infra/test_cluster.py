@@ -1,11 +1,13 @@
 """The cluster: results and errors of single items, and a scheduler that is started elsewhere."""
 
 import math
+import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Status, get_worker
 
 from infra.cluster import Cluster, open_cluster
 from infra.environment import Environment
@@ -47,6 +49,52 @@ def test_work_that_no_worker_comes_for_fails() -> None:
         client.wait_for_workers(1)
         slow = Cluster(client, retries=0, wait_seconds=0.05)
         assert list(slow.map(time.sleep, [0.3], "nap")) == [None], "a worker that is busy is there"
+
+
+def test_a_scheduler_of_the_flow_itself_is_not_awaited() -> None:
+    local: Any = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with local, Client(local, set_as_default=False) as client:
+        cluster = Cluster(client, retries=0, patience_seconds=300)
+        local.close()
+        with pytest.raises(RunFailed, match="the Dask scheduler of this flow is gone") as caught:
+            list(cluster.map(math.sqrt, [4], "root"))
+    assert "300" not in str(caught.value)
+
+
+def test_workers_that_are_awaited_without_end_are_missed_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("infra.cluster._NO_WORKER_SECONDS", 0.1)
+    local: Any = LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    with local, Client(local, set_as_default=False) as client, ThreadPoolExecutor() as threads:
+        done = threads.submit(list[float], Cluster(client, retries=0).map(math.sqrt, [4], "root"))
+        end = time.monotonic() + 30
+        while "root: no Dask worker has been there for" not in caplog.text:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        local.scale(1)
+        assert done.result() == [2]
+
+
+def leave_before_the_end(item: str) -> str:
+    """What a worker does to a shard that takes longer than its job's time."""
+    worker = get_worker()
+    if item == "long":
+        worker.loop.add_callback(worker.close_gracefully)
+        while worker.status is not Status.closing:
+            time.sleep(0.01)
+    return item
+
+
+def test_an_item_that_no_worker_has_time_enough_for_fails() -> None:
+    local: Any = LocalCluster(n_workers=6, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0")
+    failed: list[str] = []
+    with local, Client(local, set_as_default=False) as client:
+        cluster = Cluster(client, retries=0)
+        items = ["short", "long", "short"]
+        done = list(cluster.map(leave_before_the_end, items, "work", lambda _, error: failed.append(error.value)))
+    assert done == ["short", "short"]
+    assert [re.sub(r"\d", "N", each) for each in failed] == ["work: long was begun N times and never ended"]
 
 
 def test_a_scheduler_that_does_not_answer_is_bad_input() -> None:

@@ -1,12 +1,14 @@
 """Clusters of Dask that are made for a flow: what would be handed in, and what is refused."""
 
 import os
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from infra.cluster import open_cluster
-from infra.dask_clusters import dask_cluster
+from infra.dask_clusters import dask_cluster, mark_of_job, remove_leftovers
 from infra.dask_settings import JobQueueDask, KubernetesDask
 from infra.environment import Environment
 from infra.errors import BadInput
@@ -77,3 +79,25 @@ def test_a_cluster_that_is_not_there_is_bad_input(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
     with pytest.raises(BadInput, match="no way to a Kubernetes cluster"), open_cluster(Environment(dask=PODS)):
         pytest.fail("it must not open")
+
+
+@pytest.mark.parametrize(
+    ("system", "variable", "number"), [("slurm", "SLURM_JOB_ID", "7"), ("pbs", "PBS_JOBID", "7.server.example")]
+)
+def test_a_job_of_workers_says_that_it_has_begun(tmp_path: Path, system: str, variable: str, number: str) -> None:
+    folder = tmp_path / "of all jobs"
+    folder.mkdir()
+    line = mark_of_job(JobQueueDask.model_validate({"system": system}), folder)
+    subprocess.run(["bash", "-c", line], env={variable: number}, check=True)
+    assert [mark.name for mark in folder.iterdir()] == ["7"]
+
+
+def test_certificates_of_flows_that_were_killed_are_removed(tmp_path: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    here = socket.gethostname()
+    names = [f"certificates-{here}-{os.getpid()}-abc", f"certificates-elsewhere-{ended.pid}-abc", "certificates-abc"]
+    for name in [*names, f"certificates-{here}-{ended.pid}-a_c"]:
+        (tmp_path / name / "began").mkdir(parents=True)
+    remove_leftovers(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(names)

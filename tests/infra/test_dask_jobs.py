@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dask.config
@@ -10,6 +11,7 @@ import pytest
 from distributed import Client, Worker
 from distributed.deploy.spec import ProcessInterface
 
+from infra import dask_jobs
 from infra.dask_jobs import JobScaling
 
 library = pytest.importorskip("dask_jobqueue", reason="dask-jobqueue is absent")
@@ -26,6 +28,7 @@ class JobHere(ProcessInterface):
     def __init__(self, scheduler: str, name: str, **_: Any) -> None:
         super().__init__()
         self._scheduler, self._name, self._workers = scheduler, name, list[Worker]()
+        self.job_id = str(id(self))
 
     @classmethod
     def default_config_name(cls) -> str:
@@ -63,9 +66,9 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield cluster
 
 
-def scaled(jobs: Any, minimum: int, maximum: int) -> Callable[[], None]:
+def scaled(jobs: Any, minimum: int, maximum: int, marks: Path = Path("/nowhere")) -> Callable[[], None]:
     """Looks at the number of jobs, and acts on it."""
-    scaling = jobs.adapt(Adaptive=JobScaling, processes=PROCESSES, minimum=minimum, maximum=maximum)
+    scaling = jobs.adapt(Adaptive=JobScaling, processes=PROCESSES, marks=marks, minimum=minimum, maximum=maximum)
     return lambda: jobs.sync(scaling.adapt)
 
 
@@ -104,6 +107,24 @@ def test_a_job_that_waits_in_the_queue_is_left_alone(jobs: Any, monkeypatch: pyt
         time.sleep(0.15)
         look()
     assert set(jobs.workers.values()) == waiting
+
+
+def test_a_job_that_has_begun_and_shows_no_worker_is_replaced_once(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(dask_jobs, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(JobHere, "queued", True)
+    look = scaled(jobs, minimum=1, maximum=1, marks=tmp_path)
+    look()
+    wait_until(lambda: bool(jobs.workers))
+    (first,) = jobs.workers.values()
+    (tmp_path / first.job_id).touch()
+    wait_until(lambda: bool(jobs.workers) and first not in jobs.workers.values(), look)
+    (second,) = jobs.workers.values()
+    for _ in range(3):
+        time.sleep(0.1)
+        look()
+    assert list(jobs.workers.values()) == [second], "it waits in the queue"
 
 
 def test_a_job_that_the_batch_system_did_not_take_is_handed_in_again(

@@ -20,3 +20,9 @@ def test_workers_leave_before_the_time_of_their_job_is_over(
     system: Literal["slurm", "pbs", "lsf"], walltime: str, lifetime: tuple[float, float]
 ) -> None:
     assert JobQueueDask(system=system, walltime=walltime).lifetime == lifetime
+
+
+def test_lsf_is_told_no_seconds() -> None:
+    assert JobQueueDask(system="lsf").time_limit == "08:00"
+    assert JobQueueDask(system="lsf").lifetime == (27_600, 600)
+    assert JobQueueDask(system="slurm").time_limit == "08:00:00"

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from flows.cli import main
 from flows.servers.init import SECRETS, init, logins, read_secrets
 from infra.errors import BadInput
+from infra.launching.launch import JobSpec
 from tests.flows.conftest import REPOSITORY
 
 COMPOSE = REPOSITORY / "docker-compose.yml"
@@ -127,6 +128,22 @@ def test_every_service_is_bounded_confined_and_watched(compose: dict[str, Any]):
         if "build" not in service:
             assert re.search(r":\d[\w.-]*$", service["image"]), f"{name}: a version"
             assert service["user"] not in ("root", "0"), name
+
+
+def test_workers_leave_ranks_time_for_a_checkpoint(compose: dict[str, Any]):
+    for name in ("worker", "worker-gpu"):
+        command = compose[name]["command"]
+        given = " ".join(command) if isinstance(command, list) else command
+        seconds = re.search(r"python -m infra\.outlast (\d+) prefect worker start", given)
+        assert seconds is not None, given
+        assert JobSpec(module="model.train").grace_seconds < int(seconds[1])
+        assert int(seconds[1]) < int(compose[name]["stop_grace_period"].removesuffix("s"))
+
+
+def test_mlflows_pages_may_ask_it_where_links_lead(compose: dict[str, Any]):
+    links = re.search(r"environment\.mlflow_tracking_uri=(\S+)", " ".join(compose["worker"]["command"]))
+    assert links is not None
+    assert links[1] in compose["mlflow"]["environment"]["MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"].split(",")
 
 
 def test_nothing_is_published_beyond_loopback_and_databases_not_at_all(compose: dict[str, Any]):

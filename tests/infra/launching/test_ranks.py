@@ -62,4 +62,4 @@ def test_a_killed_rank_is_named_before_those_of_other_nodes_that_missed_it() -> 
     for rank, code in ((0, 1), (3, -signal.SIGKILL)):
         for line in ("Root Cause (first observed failure):", f"  rank      : {rank}", f"  exitcode  : {code} (pid: 7)"):
             output.take(line)
-    assert "rank 3 was killed by SIGKILL" in str(output.failure("the job ended"))
+    assert "job 7 ended (failed): rank 3 was killed by SIGKILL" in str(output.failure("job 7 ended (failed)"))
