@@ -7,7 +7,7 @@ checkpoint. Each has a session of its own, so that no group of processes has the
 import logging
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,11 +34,14 @@ def left_behind(folder: Path, sessions: Collection[int] = ()) -> list[psutil.Pro
     return found
 
 
-def end_left_behind(folder: Path, sessions: Collection[int], seconds: float) -> None:
-    """Tell it to end, and wait: flow runs end in order, and their ranks write a checkpoint. What is late is killed."""
+def end_all(find: Callable[[], list[psutil.Process]], seconds: float) -> None:
+    """Tell what is found to end, and wait until nothing is: flow runs end in order, and their ranks write a checkpoint.
+
+    What is late is killed.
+    """
     told: set[psutil.Process] = set()
     end = time.monotonic() + seconds
-    while left := left_behind(folder, sessions):
+    while left := find():
         if time.monotonic() > end:
             _kill(left)
             return

@@ -15,7 +15,7 @@ import psutil
 from pydantic import Field
 
 from infra.errors import BadInput, RunFailed
-from infra.left_behind import end_left_behind, left_behind
+from infra.left_behind import end_all, left_behind
 from infra.settings import Settings
 
 _DOWN_SECONDS = 300.0
@@ -166,7 +166,7 @@ def stop(folder: Path, seconds: float = _DOWN_SECONDS) -> StackRecord:
         if not _has_ended(each, _OWN_END_SECONDS) and (left := each.process) is not None:
             left.kill()
             _has_ended(each, _OWN_END_SECONDS)
-    end_left_behind(folder, (), seconds)
+    end_all(lambda: left_behind(folder), seconds)
     (folder / "services.json").unlink(missing_ok=True)
     return record
 

@@ -20,7 +20,7 @@ import psutil
 
 from infra.child import child_command
 from infra.errors import RunFailed
-from infra.left_behind import end_left_behind, inherited, left_behind
+from infra.left_behind import end_all, inherited, left_behind
 from infra.lock import only_one
 from infra.running_services import RunningService, StackRecord, identity, read_record
 from infra.store import Store
@@ -99,7 +99,7 @@ class Services:
         self._held.enter_context(only_one(Store(str(self._folder)), "up.lock", f"`gristmill up` in {self._folder}"))
         if left := left_behind(self._folder):
             logger.warning("%d programs of an earlier `gristmill up` still run: they are to end first", len(left))
-            end_left_behind(self._folder, (), LEFT_SECONDS)
+            end_all(lambda: left_behind(self._folder), LEFT_SECONDS)
         self._write()
         return self
 
@@ -117,7 +117,7 @@ class Services:
                 "%s: %d programs of its runs end, for at most %.0f s", service.name, len(left), service.stop_seconds
             )
             kept.process.kill()
-            end_left_behind(self._folder, sessions, service.stop_seconds)
+            end_all(lambda: left_behind(self._folder, sessions), service.stop_seconds)
         stop_group(kept.process, service.stop_seconds)
 
     def start(self, service: Service, seconds: float = START_SECONDS) -> RunningService:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.left_behind import end_left_behind, inherited, left_behind
+from infra.left_behind import end_all, inherited, left_behind
 
 RUN = """
 import signal, subprocess, sys, time
@@ -58,7 +58,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator["subprocess.
 def test_a_rank_writes_its_checkpoint_before_the_end(run: "subprocess.Popen[str]", tmp_path: Path) -> None:
     assert len(left_behind(tmp_path)) == 2
     assert run.pid not in {each.pid for each in left_behind(tmp_path, [run.pid])}
-    end_left_behind(tmp_path, (), 60)
+    end_all(lambda: left_behind(tmp_path), 60)
     assert (tmp_path / "asked-1").exists()
     assert not left_behind(tmp_path)
     assert run.wait() == 0
@@ -68,12 +68,12 @@ def test_a_rank_writes_its_checkpoint_before_the_end(run: "subprocess.Popen[str]
 def test_a_rank_whose_run_was_killed_is_told_by_the_kernel_alone(run: "subprocess.Popen[str]", tmp_path: Path) -> None:
     run.kill()
     run.wait()
-    end_left_behind(tmp_path, (), 60)
+    end_all(lambda: left_behind(tmp_path), 60)
     assert (tmp_path / "asked-1").exists()
 
 
 @pytest.mark.parametrize("run", ["stays"], indirect=True)
 def test_what_is_late_is_killed(run: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    end_left_behind(tmp_path, (), 0.3)
+    end_all(lambda: left_behind(tmp_path), 0.3)
     assert not left_behind(tmp_path)
     run.wait()
