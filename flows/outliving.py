@@ -24,8 +24,9 @@ def end_when_asked() -> None:
     while True:
         time.sleep(INTERVAL_SECONDS)
         if _is_cancelled(run):
+            if _was_told_before():
+                return
             logger.warning("cancelled, and the worker that would tell has ended")
-            _take_over_cancellation()
             break
         if _servers_have_ended():
             logger.warning("`gristmill up` has ended, and the worker before: ending too")
@@ -46,12 +47,15 @@ def _is_cancelled(run: UUID) -> bool:
     return state is not None and state.is_cancelling()
 
 
-def _take_over_cancellation() -> None:
-    """Have Prefect's engine take the SIGTERM that follows for a cancellation, and report its end itself."""
+def _was_told_before() -> bool:
+    """Whether the worker had told; have Prefect's engine report the cancellation itself, which a SIGTERM means now."""
     from prefect._internal import control_listener
 
     os.environ["PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"] = "true"  # else that is left to the worker
+    if control_listener.get_intent() is not None:
+        return True
     control_listener._set_intent("cancel")  # pyright: ignore[reportPrivateUsage] - whoever would ask has ended
+    return False
 
 
 def _servers_have_ended() -> bool:

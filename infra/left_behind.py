@@ -64,7 +64,7 @@ def _kill(processes: list[psutil.Process]) -> None:
 def _to_tell(left: list[psutil.Process]) -> list[psutil.Process]:
     """Those with nobody above who tells them; programs of `infra.child` are told by the kernel.
 
-    Nobody is told twice: a second signal would interrupt torchrun's agent while it waits for its ranks.
+    A program that tells and awaits others itself must not lose them before.
     """
     numbers = {each.pid for each in left}
     found = []

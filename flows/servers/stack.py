@@ -54,7 +54,7 @@ class StackSettings(Settings):
     """When a flow run whose process has died is marked Crashed."""
     stop_seconds: float = operational(90.0, gt=0)
     """How long flow runs may take to end when all is stopped: their ranks write a checkpoint, for which they have
-    `training.checkpoint.grace_seconds`, and somewhat more for the run itself."""
+    `training.checkpoint.grace_seconds` (55), and 35 more for all else."""
     secrets: str | None = operational(None, min_length=1)
     """File of `gristmill init`, with which Prefect and MLflow ask for its logins, and Dask for certificates that only
     you can read; unset asks nobody: whoever else can log in to this machine can then run code as you."""

@@ -207,7 +207,8 @@ def test_gristmill_up_is_killed(stack: Stack, clean_environment: dict[str, str])
 
 def down_while_training(stack: Stack) -> None:
     """`gristmill down` waits for the checkpoint, of a run too whose worker was killed, and says how the run ended."""
-    flow_run = start(stack, "pretrain", training_parameters("downed", **{"training.checkpoint.every_steps": None}))
+    more = {"training.duration.steps": MANY, "training.checkpoint.every_steps": None}
+    flow_run = start(stack, "pretrain", training_parameters("downed", **more))
     await_step(stack, "downed", 20)
     kill_service(stack, "prefect-worker")
     down(str(stack.root))
