@@ -13,6 +13,7 @@ from flows.command_line import prepare, print_json, serve, with_settings
 from flows.config import PipelineSettings
 from flows.plans import plan_command
 from flows.servers.server import look_further
+from infra.running_services import ask_loopback_directly
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ _TRAINING_SECTIONS = ("environment", "dataset", "run", "training")
 @click.version_option(package_name="gristmill")
 def main() -> None:
     """From the web crawl to an evaluated language model."""
+    ask_loopback_directly()
 
 
 @partial(with_settings, "demo")((*_CORPUS_SECTIONS, "run", "training", "evaluation", "tracking"))

@@ -207,7 +207,7 @@ def ablate(settings: AblationSettings, as_json: bool) -> None:
 def up(settings: StackSettings, as_json: bool) -> None:
     """Start Prefect, MLflow and Dask on loopback, with every flow registered, until Ctrl-C or `gristmill down`."""
     progress.to_terminal()
-    stack.up(settings, click.echo)
+    stack.up(settings, lambda found: print_json(found) if as_json else click.echo(found.text()))
 
 
 @click.command("down")

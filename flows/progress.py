@@ -8,6 +8,8 @@ import sys
 import threading
 from typing import TextIO
 
+from flows.outliving import end_when_asked
+
 PACKAGES = ("flows", "tasks", "model", "infra")
 _WATCH = "reader of our output"
 
@@ -15,7 +17,8 @@ _WATCH = "reader of our output"
 def let_through() -> None:
     """Let INFO lines of our packages pass: Prefect attaches its handlers to them but leaves their level alone.
 
-    Every flow begins with this. One that a worker has started does not end when the worker does.
+    Every flow begins with this. One that a worker has started does not end when the worker does, and sees from then on
+    by itself whether it is cancelled.
     """
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
@@ -26,6 +29,7 @@ def let_through() -> None:
 def _outlive_reader() -> None:
     """Write to nowhere once nobody reads our output: the console that Prefect logs to exits on a broken pipe."""
     pipes, watched = select.poll(), {number for number in (1, 2) if stat.S_ISFIFO(os.fstat(number).st_mode)}
+    has_reader = bool(watched)
     for number in watched:
         pipes.register(number, 0)  # errors are always told, and the end of the reader is one
     while watched:
@@ -35,6 +39,8 @@ def _outlive_reader() -> None:
             os.close(nowhere)
             pipes.unregister(number)
             watched.remove(number)
+    if has_reader:
+        end_when_asked()
 
 
 class _Terminal(logging.StreamHandler[TextIO]):

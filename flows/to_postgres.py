@@ -21,7 +21,7 @@ from flows.postgres import ADDRESSES
 from infra.child import child_command
 from infra.errors import BadInput, RunFailed
 from infra.mlflow_database import migrate
-from infra.services import read_record
+from infra.running_services import read_record
 from infra.settings import Settings
 from infra.store import Store
 

@@ -1,5 +1,7 @@
 """Where and at what price the work is done: the section `environment` of every flow."""
 
+from pydantic import field_validator
+
 from infra.address import Address
 from infra.cost import CostSettings
 from infra.dask_settings import DaskSettings, LocalDask
@@ -34,6 +36,15 @@ class Environment(Settings):
     """Where training and evaluation run: on this machine, as a job of Slurm, or as a TrainJob of Kubernetes."""
     cost: CostSettings = operational(CostSettings())
     """What machines cost, for plans and for what runs are said to have cost."""
+
+    @field_validator("worker_memory")
+    @classmethod
+    def _require_bytes(cls, stated: str) -> str:
+        if stated != "auto":
+            from dask.utils import parse_bytes
+
+            parse_bytes(stated)
+        return stated
 
     @property
     def ranks_elsewhere(self) -> bool:

@@ -1,35 +1,35 @@
 """Programs that serve others, started together and stopped together: a team's servers on one machine.
 
 Each is a child in a process group of its own, with a log file; it dies with the process that started it. What runs is
-written down in one file, so that another process can ask for it and stop it. One that ends by itself is started again,
-after a pause that doubles, a few times in a row.
+written down in one file, so that another process can ask for it and stop it (`infra.running_services`). One that ends
+by itself is started again, after a pause that doubles, a few times in a row.
 """
 
-import http
-import json
 import logging
 import os
 import signal
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from infra.child import child_command
-from infra.errors import BadInput, RunFailed
-from infra.settings import Settings
+from infra.errors import RunFailed
+from infra.left_behind import end_all, inherited, left_behind
+from infra.lock import only_one
+from infra.running_services import RunningService, StackRecord, identity, read_record
+from infra.store import Store
 
 logger = logging.getLogger(__name__)
 START_SECONDS = 180.0
 STOP_SECONDS = 20.0
-_DOWN_SECONDS = 300.0
+LEFT_SECONDS = 100.0
+"""What was left behind has ended by then: `infra.child` sees to it."""
 RESTARTS = 5
 """How often in a row a service is started again."""
 FIRST_PAUSE_SECONDS = 1.0
@@ -56,52 +56,12 @@ class Service:
     umask: int = -1
     """Of the files that it makes; by default that of this process."""
     stop_seconds: float = STOP_SECONDS
-    """How long it may take to end after SIGTERM before it is killed."""
+    """How long it, and then what goes on without it, may take to end after SIGTERM before it is killed."""
     children_go_on: bool = False
-    """Whether what it has started goes on when it ends by itself; else that ends before it is started again."""
-
-
-class RunningService(Settings):
-    """A service as it was started."""
-
-    name: str
-    pid: int
-    created: float
-    """When its process began, by which it is told from a later one of the same number."""
-    address: str
-    ready: str
-    log: str
-    restarts: int = 0
-    """How often it ended by itself and was started again."""
-
-    @property
-    def process(self) -> psutil.Process | None:
-        """Its process, if it still runs."""
-        return find_process(self.pid, self.created)
-
-    def trouble(self) -> str:
-        """What is wrong with it; empty if nothing is."""
-        if self.process is None:
-            return f"has ended; read {self.log}"
-        return "" if not self.ready or answers(self.ready) else f"does not answer at {self.ready}; read {self.log}"
-
-
-class StackRecord(Settings):
-    """All services that one process started."""
-
-    pid: int
-    created: float
-    services: tuple[RunningService, ...]
-
-    @property
-    def process(self) -> psutil.Process | None:
-        """The process that started them, if it still runs."""
-        return find_process(self.pid, self.created)
-
-    @property
-    def runs(self) -> bool:
-        """Whether anything of it still runs."""
-        return self.process is not None or any(each.process for each in self.services)
+    """Whether what it has started goes on when it ends by itself; else that ends before it is started again. When it is
+    stopped they are told to end themselves, which they would not be if it was asked to stop: Prefect's worker kills."""
+    at_least: Mapping[str, int] = field(default_factory=dict)
+    """Numbers that the JSON at `ready` must reach."""
 
 
 @dataclass
@@ -111,39 +71,56 @@ class _Kept:
     service: Service
     process: subprocess.Popen[bytes]
     running: RunningService
+    since: float = field(default_factory=time.monotonic)
+    """When it was started, by a clock that nobody sets."""
     in_a_row: int = 0
     """How often it was started again since it last ran steadily."""
     due: float | None = None
     """When it is to be started again, after it has ended."""
-    earlier: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    """Those that have ended, whose children go on."""
 
 
 class Services:
     """Starts services one after the other; leaving the block stops them, the last one first."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder` takes logs and the record; RunFailed if services of it run already."""
+        """`folder` takes logs and the record."""
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        record = read_record(folder)
+        self._kept: list[_Kept] = []
+        self._held = ExitStack()
+
+    def __enter__(self) -> "Services":
+        """RunFailed if services of the folder run already."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        record = read_record(self._folder)
         if record is not None and record.process is not None:
             raise RunFailed(
-                f"services of {folder} run already (process {record.pid})",
+                f"services of {self._folder} run already (process {record.pid})",
                 "one set of services runs at a time",
                 "Stop them with `gristmill down`",
             )
-        self._kept: list[_Kept] = []
-
-    def __enter__(self) -> "Services":
+        self._held.enter_context(only_one(Store(str(self._folder)), "up.lock", f"`gristmill up` in {self._folder}"))
+        if left := left_behind(self._folder):
+            logger.warning("%d programs of an earlier `gristmill up` still run: they are to end first", len(left))
+            end_all(lambda: left_behind(self._folder), LEFT_SECONDS)
+        self._write()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for each in reversed(self._kept):
-            logger.info("%s: stopping", each.service.name)
-            for process in (each.process, *each.earlier):
-                stop_group(process, each.service.stop_seconds)
-        (self._folder / "services.json").unlink(missing_ok=True)
+        with self._held:
+            for each in reversed(self._kept):
+                logger.info("%s: stopping", each.service.name)
+                self._stop(each)
+            (self._folder / "services.json").unlink(missing_ok=True)
+
+    def _stop(self, kept: _Kept) -> None:
+        service, sessions = kept.service, [each.process.pid for each in self._kept]
+        if service.children_go_on and (left := left_behind(self._folder, sessions)):
+            logger.info(
+                "%s: %d programs of its runs end, for at most %.0f s", service.name, len(left), service.stop_seconds
+            )
+            kept.process.kill()
+            end_all(lambda: left_behind(self._folder, sessions), service.stop_seconds)
+        stop_group(kept.process, service.stop_seconds)
 
     def start(self, service: Service, seconds: float = START_SECONDS) -> RunningService:
         """Start one and wait until it answers; RunFailed with the end of its log if it does not in time.
@@ -164,7 +141,7 @@ class Services:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 child_command(service.module, service.arguments),
-                env={**os.environ, **service.environment},
+                env={**os.environ, **service.environment, **inherited(self._folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -172,22 +149,18 @@ class Services:
                 umask=service.umask,
             )
         return process, RunningService(
+            **identity(process.pid),
             name=service.name,
-            pid=process.pid,
-            created=psutil.Process(process.pid).create_time(),
             address=service.address,
             ready=service.ready,
+            at_least=dict(service.at_least),
             log=str(log),
             restarts=restarts,
         )
 
     def _write(self) -> None:
-        own = psutil.Process()
         services = tuple(each.running for each in self._kept)
-        record = StackRecord(pid=own.pid, created=own.create_time(), services=services)
-        temporary = self._folder / "services.json.tmp"
-        temporary.write_text(record.model_dump_json(indent=1))
-        temporary.replace(self._folder / "services.json")
+        StackRecord(**identity(os.getpid()), services=services).write(self._folder)
 
     def look_after(self) -> None:
         """Start again what has ended by itself; to be called about every second.
@@ -204,19 +177,17 @@ class Services:
     def _start_again(self, kept: _Kept) -> None:
         assert kept.due is not None, "it has ended"
         if time.monotonic() >= kept.due:
-            if kept.service.children_go_on:
-                kept.earlier.append(kept.process)
-            else:  # they may hold its port
+            if not kept.service.children_go_on:  # they may hold its port
                 stop_group(kept.process)
             kept.process, kept.running = self._spawn(kept.service, kept.running.restarts + 1)
-            kept.due = None
+            kept.since, kept.due = time.monotonic(), None
             self._write()
             logger.warning("%s: started again (%d of %d in a row)", kept.service.name, kept.in_a_row, RESTARTS)
 
 
 def _note_end(kept: _Kept, code: int) -> None:
     """Decide when a service that has ended is started again; RunFailed if it is not."""
-    if time.time() - kept.running.created > STEADY_SECONDS:
+    if time.monotonic() - kept.since > STEADY_SECONDS:
         kept.in_a_row = 0
     if kept.in_a_row == RESTARTS:
         raise RunFailed(
@@ -239,13 +210,13 @@ def _note_end(kept: _Kept, code: int) -> None:
 def _wait(kept: _Kept, seconds: float) -> None:
     running, end = kept.running, time.monotonic() + seconds
     while time.monotonic() < end and kept.process.poll() is None:
-        if (not running.ready or answers(running.ready)) and _listens_itself(kept):
+        if running.works and _listens_itself(kept):
             return
         time.sleep(0.2)
     lines = Path(running.log).read_text(errors="replace").splitlines()[-5:]
     raise RunFailed(
         f"{running.name} did not start: {' | '.join(lines) or 'it said nothing'}",
-        f"it must answer at {running.ready} within {seconds:.0f} seconds",
+        f"it must answer{running.wanted} at {running.ready} within {seconds:.0f} seconds",
         f"Read {running.log}; another program may hold its port",
     )
 
@@ -281,18 +252,6 @@ def _listener(port: int) -> psutil.Process | None:
     return None
 
 
-def answers(url: str) -> bool:
-    """Whether a server of our own answers well; one that asks who we are does."""
-    try:
-        with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own loopback address
-            return True
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code == http.HTTPStatus.UNAUTHORIZED
-    except OSError:
-        return False
-
-
 def stop_group(process: subprocess.Popen[bytes], seconds: float = STOP_SECONDS) -> None:
     """Ask a process to end, or, if it has ended already, what it left of its group; then kill what is left."""
     end = time.monotonic() + seconds
@@ -314,40 +273,3 @@ def _signal_group(group: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def read_record(folder: Path) -> StackRecord | None:
-    """What was started from a folder, whether it still runs or not."""
-    path = folder / "services.json"
-    return StackRecord.model_validate(json.loads(path.read_text())) if path.exists() else None
-
-
-def stop(folder: Path) -> StackRecord:
-    """Stop what another process started, and wait until nothing of it runs; BadInput if nothing does.
-
-    The record of what was killed goes either way.
-    """
-    record = read_record(folder)
-    if record is None or not record.runs:
-        (folder / "services.json").unlink(missing_ok=True)
-        raise BadInput(f"no service of {folder} runs", "only what runs can be stopped", "Start it: `gristmill up`")
-    starter = record.process
-    if starter is not None:
-        starter.send_signal(signal.SIGTERM)
-        starter.wait(_DOWN_SECONDS)
-    for each in record.services:  # of a starter that was killed, whose children ended with it
-        if (left := each.process) is not None:
-            left.kill()
-            left.wait(STOP_SECONDS)
-    (folder / "services.json").unlink(missing_ok=True)
-    return record
-
-
-def find_process(pid: int, created: float) -> psutil.Process | None:
-    """A process by its number and the time when it began."""
-    try:
-        found = psutil.Process(pid)
-        same = abs(found.create_time() - created) < 1 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return None
-    return found if same else None

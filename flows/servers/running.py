@@ -10,7 +10,7 @@ from flows.servers.server import has_own_server
 from flows.servers.stack import StackSettings, prefect_client, services_folder, settings_path
 from infra.environment import Environment
 from infra.errors import RunFailed
-from infra.services import StackRecord, read_record
+from infra.running_services import StackRecord, read_record
 from infra.store import Store
 
 logger = logging.getLogger(__name__)

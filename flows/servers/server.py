@@ -18,7 +18,7 @@ from pathlib import Path
 from infra.address import masked
 from infra.child import child_command
 from infra.errors import RunFailed
-from infra.services import answers
+from infra.running_services import answers
 from infra.store import Store
 
 logger = logging.getLogger(__name__)

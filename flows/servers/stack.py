@@ -8,6 +8,7 @@ for itself otherwise.
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,14 +24,16 @@ from flows.servers.automations import HeartbeatSettings
 from flows.servers.init import logins
 from flows.servers.server import OWNER_ALONE, make_home, server_variables
 from infra.environment import Environment
-from infra.services import RunningService, Service, Services, read_record, stop
+from infra.errors import BadInput
+from infra.running_services import RunningService, read_record, stop
+from infra.services import Service, Services
 from infra.settings import Settings, operational
 from infra.store import Store
 
 logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"
-WORKER_STOP_SECONDS = 90.0
-"""Above the time that ranks have for a checkpoint (`JobSpec.grace_seconds`)."""
+_MORE_STOP_SECONDS = 210.0
+"""What servers may take to end, beside the flow runs."""
 
 
 class StackSettings(Settings):
@@ -50,6 +53,9 @@ class StackSettings(Settings):
     """Prefect's work pool."""
     heartbeats: HeartbeatSettings = HeartbeatSettings()
     """When a flow run whose process has died is marked Crashed."""
+    stop_seconds: float = operational(90.0, gt=0)
+    """How long flow runs may take to end when all is stopped: their ranks write a checkpoint, for which they have
+    `training.checkpoint.grace_seconds` (55), and 35 more for all else."""
     secrets: str | None = operational(None, min_length=1)
     """File of `gristmill init`, with which Prefect and MLflow ask for its logins, and Dask for certificates that only
     you can read; unset asks nobody: whoever else can log in to this machine can then run code as you."""
@@ -77,6 +83,18 @@ class StackSettings(Settings):
             "mlflow_tracking_uri": self.mlflow_url,
         }
         return self.environment.model_copy(update=update)
+
+
+class Addresses(Settings):
+    """Where people find what runs."""
+
+    prefect: str
+    mlflow: str
+    dask: str
+
+    def text(self) -> str:
+        """A line for each."""
+        return f"Prefect  {self.prefect}\nMLflow   {self.mlflow}\nDask     {self.dask}"
 
 
 class ServiceStatus(Settings):
@@ -110,8 +128,15 @@ class Status(Settings):
 
 
 def services_folder(root: str) -> Path:
-    """Where the services of a root have their logs."""
-    return Store(root).local_path("services").absolute()
+    """Where the services of a root have their logs; BadInput for a root of no folder."""
+    store = Store(root)
+    if not store.is_local:
+        raise BadInput(
+            f"root {root}",
+            "`gristmill up` keeps its servers' databases and logs in a folder of this machine",
+            "Name a folder; for a remote root use docker compose, or servers of your own (README.md)",
+        )
+    return store.local_path("services").absolute()
 
 
 def settings_path(folder: Path) -> Path:
@@ -139,17 +164,22 @@ def _status(running: RunningService) -> ServiceStatus:
 
 
 def down(root: str) -> Status:
-    """Stop the services of a root; BadInput if none runs."""
-    stop(services_folder(root))
+    """Stop the services of a root, after the flow runs and their checkpoints; BadInput if none runs."""
+    folder = services_folder(root)
+    file = settings_path(folder)
+    settings = StackSettings.model_validate_json(file.read_text()) if file.exists() else StackSettings()
+    stop(folder, settings.stop_seconds + _MORE_STOP_SECONDS)
     return status(root)
 
 
-def up(settings: StackSettings, say: Callable[[str], None]) -> None:
+def up(settings: StackSettings, say: Callable[[Addresses], None]) -> None:
     """Start everything, say where it is, and stop it all on Ctrl-C, SIGTERM or `gristmill down`.
 
     A service that ends by itself is started again; RunFailed if one does not start, or ends too often in a row.
     """
-    root = Store(settings.environment.root).local_path("").absolute()
+    _refuse_other_servers(settings.environment)
+    folder = services_folder(settings.environment.root)
+    root = folder.parent
     os.environ.update(_prefect_environment(settings, root))
     if settings.secrets is not None:
         settings = settings.model_copy(update={"secrets": str(Path(settings.secrets).absolute())})
@@ -157,7 +187,6 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
     asked = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: asked.set())
-    folder = services_folder(str(root))
     with Services(folder) as services:
         settings_path(folder).write_text(settings.model_dump_json(indent=1))
         _close_to_others(root)
@@ -172,9 +201,8 @@ def up(settings: StackSettings, say: Callable[[str], None]) -> None:
             logger.info("%s: runs after %.0f s", service.name, time.monotonic() - began)
         _register(settings, root)
         services.start(_worker(settings))
-        say(f"Prefect  {settings.prefect_url}")
-        say(f"MLflow   {settings.mlflow_url}")
-        say(f"Dask     http://{HOST}:{settings.dashboard_port}/status")
+        dask = f"http://{HOST}:{settings.dashboard_port}/status"
+        say(Addresses(prefect=settings.prefect_url, mlflow=settings.mlflow_url, dask=dask))
         while not asked.wait(1):
             services.look_after()
 
@@ -185,6 +213,17 @@ def _close_to_others(root: Path) -> None:
     for name in ("mlflow.db", "mlflow_users.db"):
         with suppress(FileNotFoundError, PermissionError):  # its server makes it, or it is another's
             (root / name).chmod(0o600)
+
+
+def _refuse_other_servers(environment: Environment) -> None:
+    """BadInput for settings that say where servers are which are started here."""
+    for name in ("scheduler", "mlflow_tracking_uri", "dask"):
+        if getattr(environment, name) != getattr(Environment(), name):
+            raise BadInput(
+                f"environment.{name}={getattr(environment, name)}",
+                "`gristmill up` starts Dask and MLflow of its own on this machine",
+                "Leave it out; with servers of your own use `gristmill register` and a worker of Prefect",
+            )
 
 
 def _upgrade_mlflow(root: Path) -> None:
@@ -292,6 +331,8 @@ def _servers(settings: StackSettings, root: Path) -> list[Service]:
                 *(scheduler, "--host", HOST, "--nworkers", str(workers), "--nthreads", "1", "--memory-limit", memory),
                 *("--dashboard-address", f"{HOST}:0", "--local-directory", str(root / "dask")),
             ],
+            ready=f"http://{HOST}:{settings.dashboard_port}/json/counts.json",
+            at_least={"workers": workers},
             environment={"MALLOC_TRIM_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
         ),
     ]
@@ -305,11 +346,21 @@ def _backend_store(root: Path) -> list[str]:
 
 
 def _worker(settings: StackSettings) -> Service:
-    loud = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO"}
-    arguments = ["worker", "start", "--pool", settings.pool]
-    # Flow runs go on if the worker is killed; when it is stopped, they have time for a checkpoint.
+    with socket.create_server((HOST, 0)) as any_port:
+        port = any_port.getsockname()[1]
     return Service(
-        "prefect-worker", "prefect", arguments, environment=loud, stop_seconds=WORKER_STOP_SECONDS, children_go_on=True
+        "prefect-worker",
+        "prefect",
+        ["worker", "start", "--pool", settings.pool, "--with-healthcheck"],
+        ready=f"http://{HOST}:{port}/health",  # which asks whether it has polled lately
+        ports=[port],
+        environment={
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+            "PREFECT_WORKER_WEBSERVER_HOST": HOST,
+            "PREFECT_WORKER_WEBSERVER_PORT": str(port),
+        },
+        stop_seconds=settings.stop_seconds,
+        children_go_on=True,
     )
 
 

@@ -120,7 +120,8 @@ class LocalLauncher:
                     output.take(line)
                 code = process.wait()
             except BaseException:
-                _stop(process, spec.grace_seconds, output)
+                with _told_once():
+                    _stop(process, spec.grace_seconds, output)
                 raise
             finally:
                 _kill(process)
@@ -161,6 +162,19 @@ def agent_environment(spec: JobSpec) -> dict[str, str]:
         LINGER: str(spec.grace_seconds + _LINGER_SECONDS),
     }
     return {**defaults, **spec.environment}
+
+
+@contextmanager
+def _told_once() -> Iterator[None]:
+    """Ignore SIGTERM: another one, of `gristmill down` after a cancellation, say, would kill ranks that still write."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _stop(process: subprocess.Popen[str], grace_seconds: int, output: RankOutput) -> None:

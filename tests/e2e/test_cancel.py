@@ -1,5 +1,7 @@
 """Cancelling flow runs as the UI's button does: what is being made stays whole, and nothing is left running."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from distributed import Client
 
+from flows.servers.stack import status
 from infra.store import Store
 from tests.e2e.flow_processes import (
     STEPS,
@@ -73,6 +76,17 @@ def test_training_writes_a_checkpoint_frees_its_ranks_and_goes_on(stack: Stack) 
     completed(stack, again)
     assert any(f"from step {reached}" in line for line in logs_of(stack, again))
     assert [row["step"] for row in rows_of(stack, "cancelled")] == list(range(1, STEPS + 1))
+
+
+def test_a_training_whose_worker_was_killed_can_be_cancelled(stack: Stack) -> None:
+    first = start(stack, "pretrain", training_parameters("outlived", **{"training.checkpoint.every_steps": None}))
+    await_step(stack, "outlived", 20)
+    (worker,) = [each for each in status(str(stack.root)).services if each.name == "prefect-worker"]
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(2)
+    cancel(stack, first)
+    print(f"\ncancelled without its worker: {await_cancelled(stack, first):.1f} s")
+    assert checkpoints_of(stack, "outlived") == [len(rows_of(stack, "outlived"))]
 
 
 def test_the_whole_chain_is_cancelled_in_its_subflow(stack: Stack, small_crawl: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from distributed import Client
 from prefect.client.orchestration import SyncPrefectClient
 
-from flows.servers.stack import status
+from flows.servers.stack import down, status
 from infra.manifest import load_dataset
 from infra.store import Store
 from tests.e2e.flow_processes import (
@@ -201,3 +202,18 @@ def test_gristmill_up_is_killed(stack: Stack, clean_environment: dict[str, str])
         seconds = until(lambda: state_of(again, flow_run) in ("CRASHED", "CANCELLED", "FAILED"), "an end", 300)
         print(f"{state_of(again, flow_run)} {seconds:.0f} s after the next start")
         run_again(again, flow_run)
+        down_while_training(again)
+
+
+def down_while_training(stack: Stack) -> None:
+    """`gristmill down` waits for the checkpoint, of a run too whose worker was killed, and says how the run ended."""
+    more = {"training.duration.steps": MANY, "training.checkpoint.every_steps": None}
+    flow_run = start(stack, "pretrain", training_parameters("downed", **more))
+    await_step(stack, "downed", 20)
+    kill_service(stack, "prefect-worker")
+    down(str(stack.root))
+    assert not processes_of(flow_run)
+    assert checkpoints_of(stack, "downed") == [len(rows_of(stack, "downed"))]
+    with sqlite3.connect(stack.root / "prefect/prefect.db") as database:
+        (state,) = database.execute("SELECT state_type FROM flow_run WHERE id = ?", (flow_run,)).fetchone()
+    assert state == "CRASHED"

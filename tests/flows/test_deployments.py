@@ -123,7 +123,7 @@ def test_status_says_what_runs_and_down_stops_all_of_it(team: Stack, root: Path)
     assert not any(each.trouble for each in services)
     family = [each for one in services for each in (psutil.Process(one.pid), *psutil.Process(one.pid).children(True))]
     with pytest.raises(RunFailed, match="run already"):
-        Services(root / "services")
+        Services(root / "services").__enter__()
 
     store = Store(str(root))
     open_run(store, team.mlflow, "shared", "beside")

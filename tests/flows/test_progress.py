@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -51,7 +52,7 @@ for _ in range(60):
 Path(sys.argv[1]).touch()
 """
     done = tmp_path / "done"
-    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": "some"}
+    environment = {**os.environ, "PREFECT__FLOW_RUN_ID": str(uuid4())}
     command = [sys.executable, "-c", flow, str(done)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None

@@ -8,7 +8,7 @@ import pytest
 
 from flows.to_postgres import move_to_postgres
 from infra.errors import BadInput
-from infra.services import RunningService, StackRecord
+from infra.running_services import RunningService, StackRecord
 from tests.flows.test_backup import write
 
 ADDRESS = "postgresql://nobody:secret-word@127.0.0.1:1/none"

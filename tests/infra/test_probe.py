@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import BadInput
 from infra.probe import main
-from infra.services import answers
+from infra.running_services import answers
 
 LOGIN = "person:secret"
 

@@ -12,13 +12,14 @@ import psutil
 import pytest
 
 from infra.errors import BadInput, RunFailed
-from infra.services import RunningService, Service, Services, StackRecord, read_record, stop
+from infra.running_services import RunningService, StackRecord, read_record, stop
+from infra.services import Service, Services
 from tests.flows.conftest import free_port
 
 STARTER = """
 import signal, sys, threading
 from pathlib import Path
-from infra.services import RunningService, Service, Services
+from infra.services import Service, Services
 
 asked = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
@@ -74,6 +75,18 @@ def test_they_end_with_the_process_that_started_them(starter: "subprocess.Popen[
         services.look_after()
 
 
+def test_a_second_set_of_services_is_refused_from_the_beginning(tmp_path: Path) -> None:
+    with Services(tmp_path):
+        record = read_record(tmp_path)
+        assert record is not None
+        with pytest.raises(RunFailed, match="run already"), Services(tmp_path):
+            pass
+        assert read_record(tmp_path) == record
+        (tmp_path / "services.json").unlink()  # as if the second had looked before the first wrote it
+        with pytest.raises(RunFailed, match="under way already"), Services(tmp_path):
+            pass
+
+
 def test_asking_to_stop_what_was_killed_takes_its_record_away(tmp_path: Path) -> None:
     gone = {"pid": 2**22 + 1, "created": 1.0}  # a number that no process has
     service = RunningService(name="files", address="", ready="", log="", **gone)
@@ -123,7 +136,7 @@ def test_the_answer_of_a_program_that_was_quicker_is_not_believed(
 
 SERVER = """
 import http.server, os, subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=sys.argv[2:] == ["apart"])
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
@@ -146,7 +159,8 @@ def test_one_that_is_killed_is_started_again(
     port = str(free_port())
     address = f"http://127.0.0.1:{port}/"
     with Services(tmp_path / "own") as services:
-        service = Service("server", "their_server", [port], address, address, children_go_on=go_on)
+        apart = ["apart"] if go_on else []  # as Prefect's worker starts flow runs
+        service = Service("server", "their_server", [port, *apart], address, address, children_go_on=go_on)
         first = services.start(service).process
         assert first is not None
         (child,) = first.children()

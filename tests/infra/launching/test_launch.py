@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from infra.errors import BadInput, DiskFull, RunFailed
-from infra.launching.launch import JobSpec, LocalLauncher
+from infra.launching.launch import JobSpec, LocalLauncher, _told_once
 from infra.lock import only_one
 from infra.store import Store
 
@@ -103,6 +103,19 @@ def test_what_ignores_the_request_to_stop_is_killed(tmp_path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+def test_a_second_request_to_stop_does_not_disturb_ranks_that_write() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with _told_once():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert not heard
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_killed_launcher_leaves_nothing_behind(tmp_path) -> None:
     spec = job(
         tmp_path,
