@@ -60,7 +60,7 @@ class RefreshSettings(Settings):
     dataset: str = Field(default="corpus", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     """Name of the dataset; each refresh publishes a version that is named after its crawl, such as 2026.42."""
     budget: RefreshBudget = opened(RefreshBudget())
-    """The most that one refresh takes."""
+    """The most that one refresh takes, besides Corpus / Source / Shards, which bounds each crawl."""
     first_crawl: str | None = Field(default=None, pattern=CRAWL)
     """Where a dataset without any version begins: with this crawl, then all that are newer; unset takes the newest."""
     first_crawls: int = Field(default=1, ge=1)
