@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -13,7 +12,8 @@ from infra.environment import Environment
 from infra.errors import BadInput
 from infra.store import Store
 from model.findings.comparing import Comparison, ComparisonSettings
-from model.run import evaluation_path, prepare_run
+from model.run import prepare_run
+from tests.flows.evaluated_runs import write_evaluation
 from tests.model.findings.contenders import DATASET, contender, rights
 from tests.model.small_runs import small_training
 
@@ -35,13 +35,9 @@ def evaluated(store: Store, name: str, steps: dict[int, tuple[float, float]]) ->
     """A run with evaluations of some steps: the share of right answers and bits per byte of each."""
     run = prepare_run(store, DATASET, name, small_training(seed=sum(name.encode())))
     for step, (share, bits) in steps.items():
-        made = contender({"piqa": rights(share), "boolq": rights(0.5, seed=2)}, bits, run=run, step=step)
-        path = evaluation_path(run, step)
-        made.record.save(store, path)
-        folder = store.local_path(path.removesuffix(".json"))
-        folder.mkdir(exist_ok=True)
-        pq.write_table(made.scores, folder / "scores.parquet")
-        pq.write_table(made.items, folder / "items.parquet")
+        write_evaluation(
+            store, contender({"piqa": rights(share), "boolq": rights(0.5, seed=2)}, bits, run=run, step=step)
+        )
     rows = [json.dumps({"step": step, "tokens": 100 * step}) + "\n" for step in range(1, 31)]
     store.write_bytes(f"{run.folder}/metrics.jsonl", "".join(rows).encode())
 
