@@ -35,6 +35,8 @@ def main(parent: str, module: str, *arguments: str) -> None:
     die_with_parent(signal.SIGTERM)
     if os.getppid() != int(parent):  # the parent ended before the line above
         raise SystemExit(1)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # by which Prefect's worker ends itself
     threading.Thread(target=_end_after, args=(int(parent),), daemon=True).start()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -15,7 +15,8 @@ def main(seconds: str, *command: str) -> None:
     """Run a command, hand SIGTERM and SIGINT on to it, and end with its exit code."""
     pr_set_child_subreaper = 36
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_child_subreaper, 1)  # orphans become children of this process
-    first = os.posix_spawnp(command[0], command, os.environ)
+    # A shell's background job ignores SIGINT, by which Prefect's worker ends itself.
+    first = os.posix_spawnp(command[0], command, os.environ, setsigdef=(signal.SIGINT,))
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         os.kill(first, number)

@@ -59,3 +59,11 @@ def test_what_never_ends_is_left(tmp_path: Path):
         assert process.wait(30) == 128 + signal.SIGTERM
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_background_job_of_a_shell_can_be_interrupted():
+    """Such a one ignores SIGINT, and what it starts would too."""
+    told = "import signal; print(signal.getsignal(signal.SIGINT) == signal.default_int_handler)"
+    command = f"trap '' INT; exec {sys.executable} -m infra.outlast 1 {sys.executable} -c '{told}'"
+    found = subprocess.run(["sh", "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert found.stdout == "True\n"
